@@ -1,0 +1,111 @@
+"""What the rules speak of: hits, jails, groups, bans. Frozen values, no behaviour beyond reading themselves.
+
+Times in hits and bans are whole seconds since the epoch, UTC: they are compared for every line of a log. The edges
+turn them into aware datetimes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+FOREVER: int = 253_402_300_799
+"""The end of a ban that has none: 9999-12-31T23:59:59Z, which every database can hold."""
+
+
+class Kind(Enum):
+    """What a row of `fail2ban_jail` is in its group."""
+
+    TIER = "tier"
+    BLACKLIST = "blacklist"
+    CUSTOM = "custom"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Which TCP ports a jail closes; no ranges at all means every port of every protocol."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def everything(self) -> bool:
+        """Whether all ports and protocols are closed."""
+        return not self.ranges
+
+    def __str__(self) -> str:
+        if self.everything:
+            return "all"
+        return ",".join(str(low) if low == high else f"{low}:{high}" for low, high in self.ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Jail:
+    """One usable row of `fail2ban_jail`. Durations are seconds; a `bantime` of -1 is for ever."""
+
+    name: str
+    group: str
+    kind: Kind
+    enabled: bool
+    maxretry: int
+    findtime: int
+    bantime: int
+    max_count: int
+    ports: Ports
+    filter: str
+    banaction: str
+    logpath: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A service: its tiers from the lowest to the highest, and its blacklist jail if it has one.
+
+    A custom jail is a group with one tier, of the same name.
+    """
+
+    name: str
+    tiers: tuple[Jail, ...]
+    blacklist: Jail | None
+
+    @property
+    def jails(self) -> tuple[Jail, ...]:
+        """The tiers, and the blacklist jail after them."""
+        return self.tiers if self.blacklist is None else (*self.tiers, self.blacklist)
+
+    @property
+    def most_hits(self) -> int:
+        """The hits of one address that any tier can ask for: what is worth keeping."""
+        return max((tier.maxretry for tier in self.tiers), default=0)
+
+    @property
+    def longest_look_back(self) -> int:
+        """Seconds after which a hit counts for no tier."""
+        return max((tier.findtime for tier in self.tiers), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A line that a jail's filter recognised. `at` is the log's own time, in seconds."""
+
+    at: int
+    ip: str
+    group: str
+    login: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """An address or network held in a jail from `since` until `until` (FOREVER: without end)."""
+
+    ip: str
+    jail: str
+    since: int
+    until: int
+    count: int
+    reason: str
+    host: str = ""
+    blacklisted: bool = False
+
+    def in_force(self, now: int) -> bool:
+        """Whether it still runs at `now`."""
+        return now < self.until

@@ -1,0 +1,141 @@
+"""Wanted and actual state of the firewall, and the only diff between them.
+
+`wanted` comes from SQL, `actual` was read from the kernel before that; `plan` is a value, so a dry run is free.
+The invariant: applying a plan, or any part of it, never takes a wanted entry away, and planning again after it was
+cut off anywhere gives what was left to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from mcban.core.model import FOREVER, Ports
+
+CLOCK_SLACK = 3
+"""Seconds by which the kernel's idea of an entry's end may differ from ours before it counts as drift: its timeouts
+are whole seconds from the moment of adding, and reading takes time too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What the firewall does for one group: packets to `ports` from any entry of `jails` are refused."""
+
+    jails: tuple[str, ...]
+    ports: Ports
+    drop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the kernel should hold. `entries` has every enabled jail, also those without a ban: the value is the
+    end in seconds since the epoch, FOREVER for none."""
+
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """What the kernel holds of ours.
+
+    `rules` are the groups whose rule stands whole, in every family (a damaged one is left out, so that it is put
+    back). `entries` has every jail whose sets exist in both families; a jail with a set missing is left out of
+    `entries`. Ends are in seconds since the epoch, FOREVER for entries
+    without timeout. `missing` says in words what was found gone or damaged, for the log.
+    """
+
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The way from actual to wanted, in the order of the fields.
+
+    `create` and `add` before `rules`, so that a rule never stands over a half-built list; `remove` and `drop` last.
+    """
+
+    create: tuple[str, ...] = ()
+    add: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    drop_rules: tuple[str, ...] = ()
+    remove: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.create or self.add or self.rules or self.drop_rules or self.remove or self.drop)
+
+    @property
+    def additions(self) -> int:
+        """How many entries it puts in or renews."""
+        return sum(len(entries) for entries in self.add.values())
+
+    @property
+    def removals(self) -> int:
+        """How many entries it takes out, those of dropped jails not counted."""
+        return sum(len(entries) for entries in self.remove.values())
+
+    def lines(self) -> list[str]:
+        """What it would do, one line each, for a person."""
+        said = [f"create set {jail}" for jail in self.create]
+        said += [f"add {len(entries)} to {jail}" for jail, entries in self.add.items()]
+        said += [f"set rule {name}: {', '.join(rule.jails)} on ports {rule.ports}" for name, rule in self.rules.items()]
+        said += [f"drop rule {group}" for group in self.drop_rules]
+        said += [f"remove {len(entries)} from {jail}" for jail, entries in self.remove.items()]
+        said += [f"drop set {jail}" for jail in self.drop]
+        return said
+
+
+def settled(wanted_end: int, actual_end: int, now: int, longest: int) -> bool:
+    """Whether an entry's end in the kernel is right.
+
+    A ban longer than the kernel's longest timeout (`longest` seconds) gets that timeout and is renewed once half of
+    it has run, so that it outlasts the limit and yet ends by itself, should the engine die, not after its time.
+    """
+    if actual_end > wanted_end + CLOCK_SLACK:
+        return False
+    if wanted_end - now > longest // 2:
+        return actual_end - now >= longest // 2 - CLOCK_SLACK
+    return actual_end >= wanted_end - CLOCK_SLACK
+
+
+def plan(wanted: Wanted, actual: Actual, now: int, longest: int) -> Plan:
+    """What leads from `actual` to `wanted` at `now`; ends already past count as not wanted."""
+    create: list[str] = []
+    add: dict[str, dict[str, int]] = {}
+    remove: dict[str, set[str]] = {}
+    for jail, ends in wanted.entries.items():
+        held = actual.entries.get(jail)
+        if held is None:
+            create.append(jail)
+            held = {}
+        adding = {
+            entry: end
+            for entry, end in ends.items()
+            if end > now and (entry not in held or not settled(end, held[entry], now, longest))
+        }
+        removing = {entry for entry in held if ends.get(entry, 0) <= now}
+        if adding:
+            add[jail] = adding
+        if removing:
+            remove[jail] = removing
+    return Plan(
+        create=tuple(create),
+        add=add,
+        rules={group: rule for group, rule in wanted.rules.items() if actual.rules.get(group) != rule},
+        drop_rules=tuple(group for group in actual.rules if group not in wanted.rules),
+        remove=remove,
+        drop=tuple(jail for jail in actual.entries if jail not in wanted.entries),
+    )
+
+
+def timeout(end: int, now: int, longest: int) -> int:
+    """The timeout in seconds that the kernel is given for an entry that ends at `end`; 0 is for ever."""
+    if end >= FOREVER:
+        return 0
+    return max(1, min(end - now, longest))

@@ -1,0 +1,1 @@
+"""Filters in fail2ban's own format: read, compiled, matched."""

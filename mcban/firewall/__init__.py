@@ -1,0 +1,1 @@
+"""The kernel's side: one Protocol, and a module for each way to hold entries."""

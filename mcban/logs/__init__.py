@@ -1,0 +1,1 @@
+"""Following log files across rotation, from a position that SQL remembers."""
