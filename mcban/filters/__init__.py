@@ -1,1 +1,21 @@
-"""Filters in fail2ban's own format: read, compiled, matched."""
+"""fail2ban's filter format: read it, compile it, match lines with it, date them. No files but the filters' own.
+
+Which logs are read, and what a hit means for an address, is left to others.
+"""
+
+from mcban.filters.filter import Explanation, Filter, Match, Rule, list_filters, load_filter
+from mcban.filters.reader import FilterFile
+from mcban.filters.scanner import OVERLONG, LineMatch, Scanner
+
+__all__ = [
+    "OVERLONG",
+    "Explanation",
+    "Filter",
+    "FilterFile",
+    "LineMatch",
+    "Match",
+    "Rule",
+    "Scanner",
+    "list_filters",
+    "load_filter",
+]

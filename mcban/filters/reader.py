@@ -1,0 +1,220 @@
+"""From a filter's name to its options as text: folders, INI files, includes, interpolation.
+
+Knows nothing of regular expressions: `compile.py` makes them from what is read here.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcban.errors import FilterError, printable
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+DEEPEST_INCLUDE = 10
+MOST_SUBSTITUTIONS = 5_000
+LONGEST_VALUE = 1 << 20
+_INTERPOLATION = re.compile(r"%(?:%|\(([^()]+)\)s|)")
+_TAG = re.compile(r"(?<!\?P)<([A-Za-z_][\w.-]*(?:/[\w.-]+)?)>")
+_PARAMETER = re.compile(r"""\s*([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,"'\]]*?))\s*(?:,|$)""")
+
+Sections = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterFile:
+    """A filter that can be loaded: its name, and the file that decides."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A filter's options after includes and overrides, and where each value came from."""
+
+    name: str
+    path: Path
+    options: Mapping[str, str]
+    origins: Mapping[str, Path]
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
+    """The name and the parameters of `NAME` or `NAME[key=value, key="value"]`; raises FilterError."""
+    name, bracket, rest = spec.strip().partition("[")
+    name = name.strip()
+    if not NAME.fullmatch(name):
+        raise FilterError(f"{printable(spec)!r} is not the name of a filter: letters, digits, `_`, `.` and `-` only")
+    parameters: dict[str, str] = {}
+    if bracket:
+        if not rest.endswith("]"):
+            raise FilterError(f"filter {printable(spec)!r}: the parameters do not end with `]`")
+        body, position = rest[:-1], 0
+        while position < len(body):
+            found = _PARAMETER.match(body, position)
+            if not found:
+                raise FilterError(f"filter {printable(spec)!r}: expected `key=value` at {printable(body[position:])!r}")
+            parameters[found[1].lower()] = next((v for v in found.group(2, 3, 4) if v is not None), "")
+            position = found.end()
+    return name, parameters
+
+
+def list_filters(folders: Sequence[Path]) -> list[FilterFile]:
+    """Every filter of the folders by name; of one name, the first folder's."""
+    seen: dict[str, FilterFile] = {}
+    for folder in folders:
+        try:
+            files = sorted(path for path in folder.iterdir() if path.suffix in {".conf", ".local"})
+        except OSError:
+            continue
+        for path in files:
+            if NAME.fullmatch(path.stem):
+                seen.setdefault(path.stem, FilterFile(path.stem, path))
+    return sorted(seen.values(), key=lambda file: file.name)
+
+
+def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
+    """The options of a filter as a jail's row names it; raises FilterError."""
+    name, parameters = parse_spec(spec)
+    layers = _find(name, folders)
+    sections: Sections = {}
+    origins: dict[str, Path] = {}
+    for path in layers:
+        _merge_file(name, path, sections, origins, 0)
+    return Definition(name, layers[0], _resolve(name, layers[0], sections, parameters), origins)
+
+
+def _find(name: str, folders: Sequence[Path]) -> list[Path]:
+    for folder in folders:
+        layers = [path for path in (folder / f"{name}.conf", folder / f"{name}.local") if path.is_file()]
+        if layers:
+            return layers
+    near = difflib.get_close_matches(name, [file.name for file in list_filters(folders)], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise FilterError(f"no filter {name} in {', '.join(str(folder) for folder in folders) or 'no folder at all'}{hint}")
+
+
+def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Path], depth: int) -> None:
+    """Add a file's sections to `sections`, those of its includes before and after it."""
+    if depth > DEEPEST_INCLUDE:
+        raise FilterError(f"filter {name}: {printable(str(path))}: includes go in circles")
+    parser = configparser.RawConfigParser(
+        inline_comment_prefixes=(";",), strict=False, default_section="\0none", interpolation=None
+    )
+    try:
+        parser.read_string(path.read_text("utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        why = printable(" ".join(str(error).split()), 200)
+        raise FilterError(f"filter {name}: {printable(str(path))} cannot be read: {why}") from error
+    includes = {key: value.split() for key, value in parser["INCLUDES"].items()} if "INCLUDES" in parser else {}
+    for include in includes.get("before", ()):
+        _merge_include(name, path, include, sections, origins, depth)
+    for section in parser.sections():
+        if section == "INCLUDES":
+            continue
+        target = sections.setdefault(section, {})
+        for key, value in parser[section].items():
+            if key in target:
+                target[f"known/{key}"] = target[key]
+            target[key] = value
+            if section == "Definition" or key not in origins:
+                origins[key] = path
+    for include in includes.get("after", ()):
+        _merge_include(name, path, include, sections, origins, depth)
+
+
+def _merge_include(
+    name: str, path: Path, include: str, sections: Sections, origins: dict[str, Path], depth: int
+) -> None:
+    base = path.parent / include
+    layers = [base] if base.suffix == ".local" else [base, base.with_suffix(".local")]
+    if base.suffix != ".local" and not any(layer.is_file() for layer in layers):
+        raise FilterError(f"filter {name}: {printable(str(path))} includes {printable(include)}, which does not exist")
+    for layer in layers:
+        if layer.is_file():
+            _merge_file(name, layer, sections, origins, depth + 1)
+
+
+class _Resolver:
+    """Looks options up in the order parameters, Init, Definition, DEFAULT, and fills in `%(name)s` and `<name>`."""
+
+    def __init__(self, name: str, path: Path, sections: Sections, parameters: Mapping[str, str]) -> None:
+        self.name, self.path, self.sections, self.parameters = name, path, sections, parameters
+        self.steps = 0
+
+    def raw(self, key: str) -> str | None:
+        """An option's text before interpolation."""
+        if key in self.parameters:
+            return self.parameters[key].replace("%", "%%")
+        for section in ("Init", "Definition", "DEFAULT"):
+            if key in self.sections.get(section, {}):
+                return self.sections[section][key]
+        section, slash, option = key.rpartition("/")
+        if not slash:
+            return None
+        if section.lower() == "known":
+            return next(
+                (o[key] for s in ("Definition", "Init", "DEFAULT") if key in (o := self.sections.get(s, {}))), ""
+            )
+        for real, options in self.sections.items():
+            if real.lower() == section.lower():
+                return options.get(option, self.sections.get("DEFAULT", {}).get(option))
+        return None
+
+    def fail(self, what: str) -> FilterError:
+        return FilterError(f"filter {self.name}: {printable(str(self.path))}: {what}")
+
+    def count(self, text: str) -> None:
+        self.steps += 1
+        if self.steps > MOST_SUBSTITUTIONS or len(text) > LONGEST_VALUE:
+            raise self.fail("its options refer to one another in circles")
+
+    def interpolate(self, text: str, depth: int = 0) -> str:
+        """`text` with `%(name)s` and `%%` filled in."""
+        self.count(text)
+        if depth > DEEPEST_INCLUDE * 2:
+            raise self.fail("its options refer to one another in circles")
+
+        def fill(found: re.Match[str]) -> str:
+            if found[0] == "%%":
+                return "%"
+            if found[1] is None:
+                raise self.fail(f"a lone % near {printable(text[found.start() : found.start() + 20])!r}: write %%")
+            value = self.raw(found[1].lower())
+            if value is None:
+                raise self.fail(f"%({printable(found[1])})s is defined nowhere")
+            return self.interpolate(value, depth + 1)
+
+        return _INTERPOLATION.sub(fill, text)
+
+    def substitute(self, text: str) -> str:
+        """`text` with every `<name>` that names an option filled in, the innermost first."""
+        while True:
+            for found in _TAG.finditer(text):
+                value = self.raw(found[1].lower()) if not found[1].isupper() else None
+                if value is not None:
+                    text = text[: found.start()] + self.interpolate(value) + text[found.end() :]
+                    self.count(text)
+                    break
+            else:
+                return text
+
+
+def _resolve(name: str, path: Path, sections: Sections, parameters: Mapping[str, str]) -> dict[str, str]:
+    resolver = _Resolver(name, path, sections, parameters)
+    if "Definition" not in sections:
+        raise resolver.fail("has no [Definition]")
+
+    def read(keys: Iterable[str]) -> dict[str, str]:
+        options = {}
+        for key in keys:
+            value = resolver.raw(key)
+            if value is not None:
+                options[key] = resolver.substitute(resolver.interpolate(value)).strip()
+        return options
+
+    return read(("failregex", "ignoreregex", "prefregex", "datepattern", "maxlines", "journalmatch"))
