@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,42 @@ class Block:
     """Whole lines, each ending in a newline, in the order of the file.
 
     `path` is the log's configured name (after globbing), also when the lines come from its rotated predecessor.
-    `position` is to be committed together with what the lines led to; `finished` are positions whose files were read to
-    their end and will not grow any more, to be forgotten in the same commit.
+    `position` is to be committed together with what the lines led to; `finished` are positions whose files are gone
+    or will not be read any more, to be forgotten in the same commit (after `position` was stored; compare path, device
+    and inode). `data` may be empty: then only the positions are news, and they are to be committed all the same.
+    Blocks are to be committed in the order in which they were handed out.
     """
 
     path: str
     data: bytes
     position: Position
     finished: tuple[Position, ...] = ()
+
+
+class LogState(StrEnum):
+    """Whether a log is read at the moment."""
+
+    FOLLOWING = "following"
+    WAITING = "waiting"  # it does not exist yet, or not again yet
+    UNREADABLE = "unreadable"  # it exists, but cannot be opened or is no regular file; tried again
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatus:
+    """One log (or a glob that matches nothing yet), for people.
+
+    `offset`, `size` and `lag` are in bytes; `lag` is what was written and not handed out yet, in the log and in its
+    rotated predecessors. `lines_cut` counts lines longer than the limit, of which only the beginning was handed out;
+    `rotations` counts renamings and truncations that were noticed. The counters start with the process.
+    """
+
+    path: str
+    state: LogState
+    reason: str = ""
+    offset: int = 0
+    size: int = 0
+    lag: int = 0
+    bytes_read: int = 0
+    blocks: int = 0
+    rotations: int = 0
+    lines_cut: int = 0

@@ -1,0 +1,188 @@
+"""One open file of a log: whole lines from an offset, and the fingerprint that tells it from other files.
+
+Which file is the log's, and in which order files follow one another, is `log.py`'s business.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from hashlib import blake2b
+
+from mcban.errors import DataError
+from mcban.logs.model import Position
+
+HEAD_LENGTH = 256
+"""Bytes at the beginning of a file that make its fingerprint."""
+
+LONGEST_LINE = 4 << 20
+"""Bytes; of a longer line only so many are handed out (and a newline): nobody may fill our memory with one line."""
+
+_BACKWARDS = 64 << 10
+
+
+def hash_head(head: bytes) -> str:
+    """The fingerprint of a file's first bytes, as text."""
+    return blake2b(head, digest_size=16).hexdigest()
+
+
+def matches_head(data: bytes, position: Position) -> bool:
+    """Whether a file that begins with `data` (its first HEAD_LENGTH bytes) can be the one of `position`."""
+    length = position.head_length
+    return len(data) >= length and hash_head(data[:length]) == position.head_hash
+
+
+def what_it_is(mode: int) -> str:
+    """In words, what a path that is no regular file leads to."""
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def open_regular(path: str) -> int:
+    """A descriptor to read the file at `path`.
+
+    Raises OSError when it cannot be opened, DataError when it is no regular file. Something else than a regular file
+    is not even opened: opening a FIFO lets its writer go on, opening a tape rewinds it.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 - paths are text here, as they are in SQL
+    if not stat.S_ISREG(mode):
+        raise DataError(f"it is {what_it_is(mode)}, not a file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):  # it changed between the two calls
+        os.close(descriptor)
+        raise DataError(f"it is {what_it_is(mode)}, not a file")
+    return descriptor
+
+
+class Truncated(Exception):  # noqa: N818 - news for the caller, not a failure
+    """The file's beginning is not what it was: it was cut and written anew."""
+
+
+class LogFile:
+    """One open regular file, read in whole lines from `offset` on.
+
+    Holding the descriptor keeps the inode from being used again, so that (device, inode) names this file and no other.
+    """
+
+    def __init__(self, path: str, offset: int = 0, *, descriptor: int | None = None) -> None:
+        """Open `path` (or take over `descriptor`). Raises what `open_regular` raises."""
+        self.descriptor = open_regular(path) if descriptor is None else descriptor
+        status = os.fstat(self.descriptor)
+        self.device, self.inode = status.st_dev, status.st_ino
+        self.offset = offset
+        self.scanned = offset  # no newline from `offset` up to here
+        self.goal = status.st_size  # its size when opened: what `--once` reads up to
+        self.head = os.pread(self.descriptor, HEAD_LENGTH, 0)
+        self.lines_cut = 0
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        return self.device, self.inode
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self.descriptor)
+
+    def position(self, path: str) -> Position:
+        """Where the next whole line starts, under the log's name `path`."""
+        return Position(path, self.device, self.inode, len(self.head), hash_head(self.head), self.offset)
+
+    def check(self) -> None:
+        """Compare the file's beginning with what it was, and remember what it has gained. Raises Truncated."""
+        head = os.pread(self.descriptor, HEAD_LENGTH, 0)
+        if not head.startswith(self.head):
+            raise Truncated
+        self.head = head
+
+    def restart(self) -> None:
+        """Begin again from the start, since the content is new."""
+        self.offset = self.scanned = 0
+        self.head = b""
+        self.check()
+
+    def read(self, limit: int) -> bytes:
+        """The next whole lines, about `limit` bytes at most unless one line is longer; b"" when none is complete.
+
+        b"" is also the answer in the midst of a very long line: call again while `unscanned` says that there is more.
+        Raises Truncated, with nothing consumed, when the file was cut since the last call. The check comes after the
+        reading: what was read before the file was cut belongs to the old content, and only the old head vouches for it.
+        """
+        start = self.scanned
+        chunk = os.pread(self.descriptor, limit, start)
+        if not chunk:
+            return b""
+        last = chunk.rfind(b"\n")
+        if last < 0:
+            self.check()
+            self.scanned = start + len(chunk)
+            return b""
+        end = start + last + 1
+        cut = 0
+        if start == self.offset:
+            data = chunk[: last + 1]
+        else:
+            first = start + chunk.index(b"\n") + 1
+            cut = int(first - self.offset > LONGEST_LINE)
+            end = first if cut else end
+            data = self._span(self.offset, min(end - self.offset, LONGEST_LINE) if cut else end - self.offset)
+            data += b"\n" if cut else b""
+        self.check()
+        self.offset = self.scanned = end
+        self.lines_cut += cut
+        return data
+
+    def unscanned(self) -> int:
+        """Bytes that were not looked at yet; negative when the file is shorter than it was."""
+        return self.stat().st_size - self.scanned
+
+    def read_unfinished(self) -> bytes:
+        """The last line of a file that nobody writes to any more, a newline added; b"" when it ended in one.
+
+        `offset` stands at the file's end afterwards. Raises Truncated.
+        """
+        length = self.scanned - self.offset
+        if length <= 0:
+            return b""
+        data = self._span(self.offset, min(length, LONGEST_LINE))
+        self.check()
+        self.lines_cut += int(length > LONGEST_LINE)
+        self.offset = self.scanned
+        return data + b"\n"
+
+    def skip_to_end(self) -> None:
+        """Go behind the last whole line that the file has now.
+
+        Never into the midst of a line: a line's second half could look like a line of its own.
+        """
+        end = self.stat().st_size
+        while end > 0:
+            start = max(0, end - _BACKWARDS)
+            last = os.pread(self.descriptor, end - start, start).rfind(b"\n")
+            if last >= 0:
+                end = start + last + 1
+                break
+            end = start
+        self.offset = self.scanned = end
+
+    def _span(self, start: int, length: int) -> bytes:
+        parts = []
+        while length > 0:
+            part = os.pread(self.descriptor, length, start)
+            if not part:  # it was longer a moment ago
+                raise Truncated
+            parts.append(part)
+            start, length = start + len(part), length - len(part)
+        return b"".join(parts)
+
+
+def reason_of(error: OSError) -> str:
+    """Why a file cannot be read, in a few words."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
+"""Errors which mean that there is nothing at the path (yet)."""

@@ -1,0 +1,88 @@
+"""Names of logs: the `logpath` column of a jail, globs, and the names that rotation gives."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+JOURNAL = "systemd-journal"
+
+_COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst|lz4|Z))"
+_STAMP = r"[.\-_](?:\d[\d.\-_:T+Z]*|old|bak|prev)"
+_ROTATED = re.compile(rf"(?P<stem>.+?){_STAMP}(?P<extension>\.[A-Za-z]\w*)??(?P<packed>{_COMPRESSED})?", re.DOTALL)
+
+
+def split_logpath(text: str) -> list[str]:
+    """The absolute paths and globs in a jail's `logpath`, in their order, each once.
+
+    They are separated by newlines, white space or commas; ` head` or ` tail` after a path, which fail2ban writes, is
+    dropped: where reading starts is known from the stored position. Raises ValueError with one line for a person.
+    """
+    paths: dict[str, None] = {}
+    for line in text.splitlines():
+        words = re.split(r"[\s,]+", line.strip(" \t,"))
+        for index, word in enumerate(words):
+            if not word or (index > 0 and word in {"head", "tail"}):
+                continue
+            if word == JOURNAL or word.startswith(JOURNAL + "["):
+                raise ValueError(f"logpath {word!r}: the journal cannot be read yet; name a log file")
+            if not word.startswith("/"):
+                raise ValueError(f"logpath {word!r} is not an absolute path: write it from / on")
+            if "\0" in word:
+                raise ValueError(f"logpath {word!r} holds a NUL byte")
+            paths[word] = None
+    if not paths:
+        raise ValueError("logpath is empty: name at least one log file")
+    return list(paths)
+
+
+def is_glob(path: str) -> bool:
+    """Whether `path` holds wildcards."""
+    return glob.has_magic(path)
+
+
+def fixed_directory(pattern: str) -> str:
+    """The longest directory at the beginning of a glob that has no wildcards in it."""
+    parts = PurePosixPath(pattern).parts
+    fixed = []
+    for part in parts[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return str(PurePosixPath(*fixed)) if fixed else "/"
+
+
+def rotated_from(name: str) -> str | None:
+    """The name that the log had before it was rotated to `name`, or None when `name` is not of a rotated file.
+
+    `mainlog.1`, `mainlog-20261122`, `mainlog.2.gz`, `access.log.old` and, with logrotate's `extension`,
+    `access-20261122.log` are such names; `mail.err` is not one of `mail`.
+    """
+    match = _ROTATED.fullmatch(name)
+    if match is None:
+        return None
+    return match["stem"] + (match["extension"] or "")
+
+
+def is_packed(name: str) -> bool:
+    """Whether `name` is that of a compressed file."""
+    return re.search(_COMPRESSED + r"\Z", name) is not None
+
+
+def expand(pattern: str, logs: Iterable[str]) -> list[str]:
+    """The paths that a glob matches now, without those that are rotated predecessors of another match or of `logs`.
+
+    A predecessor is read as part of its log; as a log of its own, its lines would count twice.
+    """
+    found = sorted(glob.glob(pattern))  # noqa: PTH207 - Path.glob knows no absolute patterns
+    bases = {*found, *logs}
+    kept = []
+    for path in found:
+        folder, _, name = path.rpartition("/")
+        base = rotated_from(name)
+        if is_packed(name) or (base is not None and f"{folder}/{base}" in bases):
+            continue
+        kept.append(path)
+    return kept
