@@ -94,6 +94,22 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """How far a log was read.
+
+    A path does not name a file for ever: `device`, `inode` and a fingerprint of the file's first bytes
+    (`head_length` of them, hashed in `head_hash`) do. `offset` is the byte after the last whole line dealt with.
+    """
+
+    path: str
+    device: int
+    inode: int
+    head_length: int
+    head_hash: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ban:
     """An address or network held in a jail from `since` until `until` (FOREVER: without end)."""
 

@@ -1,0 +1,74 @@
+"""What is never banned. Rule: the specification's "What wins"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mcban.core.address import Network, overlaps, to_network
+from mcban.core.model import Jail
+
+EVERYWHERE = "*"
+"""The scope of what is allowed in every jail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """An address or network that is allowed in `scope` (a jail, a group, or EVERYWHERE), and why.
+
+    `protected` ones are known without being told (loopback, this host, its gateways …): only those can be overruled,
+    by force, for a ban by hand.
+    """
+
+    entry: str
+    scope: str
+    why: str
+    protected: bool = False
+
+
+class AllowList:
+    """Answers, for an address or network and a jail, which allowance covers it.
+
+    Single addresses, by far the most, are found in a dictionary; networks by masking, once per distinct prefix length.
+    """
+
+    def __init__(self, allowances: Iterable[Allowance] = ()) -> None:
+        self.allowances = tuple(dict.fromkeys(allowances))
+        self._networks: dict[tuple[int, int], dict[int, list[Allowance]]] = {}
+        for allowance in self.allowances:
+            network = to_network(allowance.entry)
+            length = (network.version, network.prefixlen)
+            at = self._networks.setdefault(length, {})
+            at.setdefault(int(network.network_address), []).append(allowance)
+
+    def covering(self, entry: str, jail: Jail, *, protected: bool = True) -> Allowance | None:
+        """The allowance that covers all of `entry` in `jail`; with `protected` false those known by themselves
+        do not count."""
+        network = to_network(entry)
+        address, bits = int(network.network_address), network.max_prefixlen
+        for (version, length), allowances in self._networks.items():
+            if version != network.version or length > network.prefixlen:
+                continue
+            for allowance in allowances.get(address >> (bits - length) << (bits - length), ()):
+                if _applies(allowance, jail) and (protected or not allowance.protected):
+                    return allowance
+        return None
+
+    def touching(self, entry: str, jail: Jail, *, protected: bool = True) -> Allowance | None:
+        """The allowance that shares an address with `entry` in `jail`: one that covers it, or that lies in it."""
+        found = self.covering(entry, jail, protected=protected)
+        if found is not None or "/" not in entry:
+            return found
+        network = to_network(entry)
+        for allowance in self.allowances:
+            if _applies(allowance, jail) and (protected or not allowance.protected) and _shares(network, allowance):
+                return allowance
+        return None
+
+
+def _shares(network: Network, allowance: Allowance) -> bool:
+    return overlaps(network, to_network(allowance.entry))
+
+
+def _applies(allowance: Allowance, jail: Jail) -> bool:
+    return allowance.scope in (EVERYWHERE, jail.group, jail.name)

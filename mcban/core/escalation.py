@@ -1,0 +1,158 @@
+"""From the hits so far and one more to a verdict. Rule: the specification's "Counting".
+
+One `Record` holds what is known of one address in one group. `judge` takes a hit in and says what follows. It keeps
+no more hits than the highest tier can ask for, so that memory is bounded by addresses, not by attacks.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mcban.core.duration import format_duration
+from mcban.core.model import FOREVER, Ban, Group, Hit, Jail
+
+
+@dataclass(slots=True)
+class Standing:
+    """How one address stands in one jail.
+
+    `until` is the end of its last ban: before it the jail holds the address, from it on the jail counts anew.
+    A ban lifted by hand has no such end: `lifted_after` is then the number of the last hit that is forgotten, since a
+    log's clock may be late and hits of the same second lie on both sides of the lifting.
+    """
+
+    until: int = 0
+    lifted_after: int = 0
+    count: int = 0
+
+    def holds(self, at: int) -> bool:
+        """Whether a ban of this jail runs at `at`."""
+        return at < self.until
+
+    def counts(self, at: int, number: int) -> bool:
+        """Whether the hit of that time and number counts for this jail."""
+        return at >= self.until and number > self.lifted_after
+
+
+@dataclass(slots=True)
+class Record:
+    """One address in one group: its kept hits as (time, number), ascending, and its standing in each jail.
+
+    Numbers ascend in the order in which hits were recorded.
+    """
+
+    hits: list[tuple[int, int]] = field(default_factory=list)
+    standings: dict[str, Standing] = field(default_factory=dict)
+
+    def standing(self, jail: str) -> Standing:
+        """The standing in `jail`, a clean one if there was none."""
+        return self.standings.setdefault(jail, Standing())
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a hit led to: whether it counted, the bans that follow, and the numbers of hits no longer worth keeping."""
+
+    counted: bool
+    bans: tuple[Ban, ...] = ()
+    dropped: tuple[int, ...] = ()
+
+
+NOT_COUNTED = Verdict(counted=False)
+
+Allowed = Callable[[Jail], bool]
+
+
+def nobody(_: Jail) -> bool:
+    """Allows nowhere."""
+    return False
+
+
+def judge(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed = nobody) -> Verdict:
+    """Take `hit` into `record` and say what follows.
+
+    A tier fires when the hits in (t - findtime, t] reach its maxretry, t being the time of a hit. A hit that arrives
+    late (two logs of one service are read one after the other) also completes the windows of later hits that it
+    lies in; the ban then starts at that later hit, as if all had come in order.
+    An address that the blacklist holds is not counted, nor is one that is allowed in every tier.
+    """
+    if _blacklist_holds(group, record, hit.at) or all(allowed(tier) for tier in group.tiers):
+        return NOT_COUNTED
+    insort(record.hits, (hit.at, number))
+    bans: list[Ban] = []
+    for tier in group.tiers:
+        if not tier.enabled or allowed(tier):
+            continue
+        offence = _offence(tier, record, hit.at, number)
+        if offence is None:
+            continue
+        ban = _ban(group, tier, record, hit.ip, offence, allowed)
+        bans.append(ban)
+        if ban.blacklisted:
+            break
+    return Verdict(True, tuple(bans), _trim(group, record))
+
+
+def _blacklist_holds(group: Group, record: Record, at: int) -> bool:
+    blacklist = group.blacklist
+    if blacklist is None or not blacklist.enabled:
+        return False
+    standing = record.standings.get(blacklist.name)
+    return standing is not None and standing.holds(at)
+
+
+def _offence(tier: Jail, record: Record, at: int, number: int) -> int | None:
+    """The time at which the hit just taken in carries the address to the tier's threshold, or None."""
+    standing = record.standing(tier.name)
+    if not standing.counts(at, number):
+        return None
+    counting = [when for when, which in record.hits if standing.counts(when, which)]
+    for end in counting:
+        if at <= end < at + tier.findtime:
+            within = sum(end - tier.findtime < when <= end for when in counting)
+            if within >= tier.maxretry:
+                return end
+    return None
+
+
+def _ban(group: Group, tier: Jail, record: Record, ip: str, at: int, allowed: Allowed) -> Ban:
+    """The ban that an offence leads to: in the tier, or for ever in the blacklist once the tier's count is used up."""
+    standing = record.standing(tier.name)
+    reason = f"{tier.maxretry} hits within {format_duration(tier.findtime)}"
+    target = promotion(group, tier, standing.count)
+    if target is not None and not allowed(target):
+        held = record.standing(target.name)
+        held.until, held.lifted_after, held.count = FOREVER, 0, held.count + 1
+        reason += f", after {standing.count} bans in {tier.name} (max_count {tier.max_count})"
+        return Ban(ip, target.name, at, FOREVER, held.count, reason, blacklisted=True)
+    until = FOREVER if tier.bantime < 0 else at + tier.bantime
+    standing.until, standing.lifted_after, standing.count = until, 0, standing.count + 1
+    return Ban(ip, tier.name, at, until, standing.count, reason)
+
+
+def promotion(group: Group, tier: Jail, count: int) -> Jail | None:
+    """The blacklist jail to which the next ban in `tier` goes, `count` bans having been; None when it stays there."""
+    blacklist = group.blacklist
+    if tier.max_count <= 0 or count < tier.max_count or blacklist is None or not blacklist.enabled:
+        return None
+    return blacklist
+
+
+def hits_counted(tier: Jail, record: Record, now: int) -> int:
+    """How many of the kept hits count for `tier` at `now`."""
+    standing = record.standings.get(tier.name, Standing())
+    return sum(now - tier.findtime < at <= now and standing.counts(at, number) for at, number in record.hits)
+
+
+def _trim(group: Group, record: Record) -> tuple[int, ...]:
+    """Forget what no tier can ask for any more; returns the numbers of the hits dropped."""
+    hits = record.hits
+    oldest = hits[-1][0] - group.longest_look_back
+    keep_from = max(0, len(hits) - group.most_hits)
+    while keep_from < len(hits) and hits[keep_from][0] <= oldest:
+        keep_from += 1
+    dropped = tuple(number for _, number in hits[:keep_from])
+    del hits[:keep_from]
+    return dropped

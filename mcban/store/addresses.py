@@ -1,0 +1,143 @@
+"""The rows of `fail2ban_ips`: what is known of an address or network in a jail."""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, Table, case, delete, func, or_, select, update
+
+from mcban.core.model import FOREVER
+from mcban.store.tables import IpRow
+from mcban.store.upsert import slices, upsert
+
+_IPS: Table = IpRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
+_COLUMNS = (
+    _IPS.c.ip,
+    _IPS.c.jail,
+    _IPS.c.count,
+    _IPS.c.active,
+    _IPS.c.blacklisted,
+    _IPS.c.whitelisted,
+    _IPS.c.since,
+    _IPS.c.until,
+    _IPS.c.last_hit,
+    _IPS.c.reason,
+    _IPS.c.host,
+    _IPS.c.lifted_after,
+    _IPS.c.forced,
+)
+_TIMES = ("since", "until", "last_hit")
+REASON_LENGTH = 250
+
+
+@dataclass(slots=True)
+class AddressRecord:
+    """One row; times in seconds since the epoch. `until` None in an active row: not worked out yet."""
+
+    ip: str
+    jail: str
+    count: int = 0
+    active: bool = False
+    blacklisted: bool = False
+    whitelisted: bool = False
+    since: int | None = None
+    until: int | None = None
+    last_hit: int | None = None
+    reason: str | None = None
+    host: str = ""
+    lifted_after: int = 0
+    forced: bool = False
+
+
+def to_seconds(at: datetime | None) -> int | None:
+    """Aware datetime to seconds since the epoch."""
+    return None if at is None else calendar.timegm(at.utctimetuple())
+
+
+def to_datetime(at: int | None) -> datetime | None:
+    """Seconds since the epoch to aware datetime."""
+    return None if at is None else datetime.fromtimestamp(min(max(at, 0), FOREVER), UTC)
+
+
+class AddressTable:
+    """Reads and writes `fail2ban_ips`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, ips: Collection[str], jails: Collection[str] | None = None) -> list[AddressRecord]:
+        """The rows of `ips`, in `jails` if given."""
+        found: list[AddressRecord] = []
+        for some in slices(list(ips)):
+            query = select(*_COLUMNS).where(_IPS.c.ip.in_(some))
+            if jails is not None:
+                query = query.where(_IPS.c.jail.in_(list(jails)))
+            found += self._records(query)
+        return found
+
+    def in_force(self, now: int, jails: Collection[str] | None = None) -> list[AddressRecord]:
+        """The bans that run at `now`, those whose end is not worked out yet among them, oldest first."""
+        query = select(*_COLUMNS).where(_IPS.c.active, or_(_IPS.c.until.is_(None), _IPS.c.until > to_datetime(now)))
+        if jails is not None:
+            query = query.where(_IPS.c.jail.in_(list(jails)))
+        return list(self._records(query.order_by(_IPS.c.id)))
+
+    def allowing(self) -> list[AddressRecord]:
+        """The rows that allow."""
+        return list(self._records(select(*_COLUMNS).where(_IPS.c.whitelisted).order_by(_IPS.c.id)))
+
+    def unsettled(self) -> list[AddressRecord]:
+        """The active rows whose end is not worked out yet: someone's plain SQL made them."""
+        query = select(*_COLUMNS).where(_IPS.c.active, _IPS.c.until.is_(None))
+        return list(self._records(query))
+
+    def networks(self) -> list[AddressRecord]:
+        """The active bans of networks."""
+        return list(self._records(select(*_COLUMNS).where(_IPS.c.active, _IPS.c.ip.contains("/"))))
+
+    def save(self, records: Iterable[AddressRecord]) -> None:
+        """Insert the rows, or replace those of the same (ip, jail)."""
+        upsert(self._connection, _IPS, ["ip", "jail"], [self._values(record) for record in records])
+
+    def delete(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Remove the rows of these (ip, jail)."""
+        for ip, jail in keys:
+            self._connection.execute(delete(_IPS).where(_IPS.c.ip == ip, _IPS.c.jail == jail))
+
+    def expire(self, now: int) -> list[tuple[str, str, int]]:
+        """Mark the bans that have ended as no longer active; returns their (ip, jail, end)."""
+        over = (_IPS.c.active, _IPS.c.until <= to_datetime(now))
+        ended = [
+            (ip, jail, to_seconds(until) or 0)
+            for ip, jail, until in self._connection.execute(select(_IPS.c.ip, _IPS.c.jail, _IPS.c.until).where(*over))
+        ]
+        if ended:
+            self._connection.execute(update(_IPS).where(*over).values(active=False))
+        return ended
+
+    def counts(self, now: int) -> dict[str, tuple[int, int]]:
+        """By jail: the bans that run at `now`, and the bans that there ever were."""
+        running = _IPS.c.active & or_(_IPS.c.until.is_(None), _IPS.c.until > to_datetime(now))
+        query = select(_IPS.c.jail, func.sum(case((running, 1), else_=0)), func.sum(_IPS.c.count)).group_by(_IPS.c.jail)
+        return {jail: (int(now_in), int(ever)) for jail, now_in, ever in self._connection.execute(query)}
+
+    def _records(self, query: Select[Any]) -> Iterator[AddressRecord]:
+        for row in self._connection.execute(query):
+            values = row._asdict()
+            for name in _TIMES:
+                values[name] = to_seconds(values[name])
+            for name in ("active", "blacklisted", "whitelisted"):
+                values[name] = bool(values[name])
+            yield AddressRecord(**values)
+
+    @staticmethod
+    def _values(record: AddressRecord) -> dict[str, Any]:
+        values = asdict(record)
+        for name in _TIMES:
+            values[name] = to_datetime(values[name])
+        values["reason"] = record.reason[:REASON_LENGTH] if record.reason else None
+        return values

@@ -1,0 +1,32 @@
+"""What changed in jails and bans, as the triggers noted it."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Table, delete, func, select
+
+from mcban.store.tables import ChangeRow
+
+_CHANGES: Table = ChangeRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
+KEPT = 100_000
+"""Changes remembered; an engine that was away for longer reads everything."""
+
+
+class ChangeTable:
+    """Reads `mcban_change`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def last(self) -> int:
+        """The number of the newest change, 0 when there is none."""
+        return self._connection.execute(select(func.max(_CHANGES.c.id))).scalar() or 0
+
+    def since(self, number: int) -> list[tuple[int, str, str]]:
+        """The changes after `number` as (number, ip, jail), in order."""
+        c = _CHANGES.c
+        query = select(c.id, c.ip, c.jail).where(c.id > number).order_by(c.id)
+        return list(self._connection.execute(query).tuples())
+
+    def purge(self) -> int:
+        """Drop all but the newest; returns how many."""
+        return self._connection.execute(delete(_CHANGES).where(_CHANGES.c.id <= self.last() - KEPT)).rowcount

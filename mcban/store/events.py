@@ -1,0 +1,65 @@
+"""What was decided about addresses: the log that explains every ban."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Table, delete, insert, select
+
+from mcban.store.addresses import to_datetime, to_seconds
+from mcban.store.tables import EventRow
+
+_EVENTS: Table = EventRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
+_WORDS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decision; times in seconds since the epoch. `what` is ban, blacklist, lift, allow or disallow."""
+
+    at: int
+    what: str
+    ip: str
+    jail: str
+    until: int | None
+    reason: str
+    host: str
+
+
+class EventTable:
+    """Reads and writes `mcban_event`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Note what was decided."""
+        if events:
+            rows = [
+                {
+                    "at": to_datetime(e.at),
+                    "what": e.what,
+                    "ip": e.ip,
+                    "jail": e.jail,
+                    "until": to_datetime(e.until),
+                    "reason": e.reason[:_WORDS],
+                    "host": e.host,
+                }
+                for e in events
+            ]
+            self._connection.execute(insert(_EVENTS), rows)
+
+    def of(self, ip: str, limit: int) -> list[Event]:
+        """The last `limit` decisions about `ip`, oldest first."""
+        c = _EVENTS.c
+        query = select(c.at, c.what, c.jail, c.until, c.reason, c.host).where(c.ip == ip)
+        rows = self._connection.execute(query.order_by(c.id.desc()).limit(limit)).tuples().all()
+        return [
+            Event(to_seconds(at) or 0, what, ip, jail, to_seconds(until), reason, host)
+            for at, what, jail, until, reason, host in reversed(rows)
+        ]
+
+    def purge(self, before: int) -> int:
+        """Drop what was decided before `before`; returns how many."""
+        return self._connection.execute(delete(_EVENTS).where(_EVENTS.c.at < to_datetime(before))).rowcount

@@ -1,0 +1,86 @@
+"""The hits that a tier may still ask for, and how many there were in all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from sqlalchemy import Connection, Table, delete, func, insert, select
+
+from mcban.core.model import Hit
+from mcban.store.tables import HitRow, TotalRow
+from mcban.store.upsert import slices, upsert
+
+_HITS: Table = HitRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
+_TOTALS: Table = TotalRow.__table__  # type: ignore[assignment]
+
+LOGIN_LENGTH = 250
+"""Characters of a login name that are kept: it is the attacker's text."""
+
+
+class HitTable:
+    """Reads and writes `mcban_hit` and `mcban_total`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def of(self, ips: Collection[str], group: str | None = None) -> dict[tuple[str, str], list[tuple[int, int]]]:
+        """The kept hits of `ips`, by (group, address), each as ascending (time, number)."""
+        found: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        for some in slices(list(ips)):
+            query = select(_HITS.c.jail_group, _HITS.c.ip, _HITS.c.at, _HITS.c.id).where(_HITS.c.ip.in_(some))
+            if group is not None:
+                query = query.where(_HITS.c.jail_group == group)
+            for name, ip, at, number in self._connection.execute(query).tuples():
+                found.setdefault((name, ip), []).append((at, number))
+        for hits in found.values():
+            hits.sort()
+        return found
+
+    def logins(self, ip: str) -> dict[str, list[str]]:
+        """The login names tried by `ip` in its kept hits, by group, the newest last."""
+        query = select(_HITS.c.jail_group, _HITS.c.login).where(_HITS.c.ip == ip, _HITS.c.login.is_not(None))
+        found: dict[str, list[str]] = {}
+        for group, login in self._connection.execute(query.order_by(_HITS.c.id)).tuples():
+            found.setdefault(group, []).append(login)
+        return found
+
+    def add(self, hits: Sequence[Hit]) -> None:
+        """Keep `hits`, numbered in their order."""
+        if hits:
+            rows = [
+                {"jail_group": h.group, "ip": h.ip, "at": h.at, "login": h.login[:LOGIN_LENGTH] if h.login else None}
+                for h in hits
+            ]
+            self._connection.execute(insert(_HITS), rows)
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Stop keeping the hits of these numbers."""
+        for some in slices(numbers):
+            self._connection.execute(delete(_HITS).where(_HITS.c.id.in_(some)))
+
+    def forget(self, ips: Collection[str], group: str) -> None:
+        """Drop all hits of `ips` in `group`."""
+        for some in slices(list(ips)):
+            self._connection.execute(delete(_HITS).where(_HITS.c.ip.in_(some), _HITS.c.jail_group == group))
+
+    def last_number(self) -> int:
+        """The number of the newest hit kept, 0 when there is none."""
+        return self._connection.execute(select(func.max(_HITS.c.id))).scalar() or 0
+
+    def purge(self, group: str, before: int) -> int:
+        """Drop the hits of `group` up to the time `before`; returns how many."""
+        return self._connection.execute(delete(_HITS).where(_HITS.c.at <= before, _HITS.c.jail_group == group)).rowcount
+
+    def add_totals(self, counts: Mapping[str, int]) -> None:
+        """Count hits per group for ever."""
+        rows = [{"jail_group": group, "hits": n} for group, n in sorted(counts.items())]
+        upsert(self._connection, _TOTALS, ["jail_group"], rows, added=["hits"])
+
+    def totals(self) -> dict[str, int]:
+        """All hits that there ever were, by group."""
+        return dict(self._connection.execute(select(_TOTALS.c.jail_group, _TOTALS.c.hits)).tuples().all())
+
+    def kept(self) -> dict[str, int]:
+        """The hits kept, by group."""
+        query = select(_HITS.c.jail_group, func.count()).group_by(_HITS.c.jail_group)
+        return dict(self._connection.execute(query).tuples().all())

@@ -1,0 +1,72 @@
+"""The rows of `fail2ban_jail`, as they stand there: what they mean is the service's business."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, insert, select, update
+
+from mcban.store.tables import JailRow
+
+_TABLE: Table = JailRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
+_COLUMNS = (
+    JailRow.name,
+    JailRow.enabled,
+    JailRow.maxretry,
+    JailRow.findtime,
+    JailRow.bantime,
+    JailRow.port,
+    JailRow.filter,
+    JailRow.banaction,
+    JailRow.logpath,
+    JailRow.max_count,
+    JailRow.escalate,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JailRecord:
+    """One row, unchecked. Durations in seconds."""
+
+    name: str
+    enabled: bool
+    maxretry: int
+    findtime: int
+    bantime: int
+    port: str
+    filter: str
+    banaction: str
+    logpath: str
+    max_count: int
+    escalate: bool = False
+
+    def values(self) -> dict[str, Any]:
+        """Column to value."""
+        return {column.key: getattr(self, column.key) for column in _COLUMNS}
+
+
+class JailTable:
+    """Reads and writes `fail2ban_jail`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def all(self) -> list[JailRecord]:
+        """Every row, in the order in which they were made."""
+        rows = self._connection.execute(select(*_COLUMNS).order_by(JailRow.id)).tuples()
+        # NULL in `enabled` is what the original's table allows and treats as on.
+        return [JailRecord(name, enabled is None or enabled, *rest) for name, enabled, *rest in rows]
+
+    def insert(self, jail: JailRecord) -> None:
+        """Add a row."""
+        self._connection.execute(insert(_TABLE), jail.values())
+
+    def update(self, name: str, values: Mapping[str, Any]) -> None:
+        """Change columns of one row."""
+        self._connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(dict(values)))
+
+    def delete(self, name: str) -> None:
+        """Remove one row."""
+        self._connection.execute(delete(_TABLE).where(_TABLE.c.name == name))

@@ -1,0 +1,53 @@
+"""How far each log was read, by node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, Table, delete, select
+
+from mcban.core.model import Position
+from mcban.store.tables import PositionRow
+from mcban.store.upsert import upsert
+
+_POSITIONS: Table = PositionRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
+
+
+class PositionTable:
+    """Reads and writes `mcban_position`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def all(self, host: str) -> list[Position]:
+        """The positions of one node, oldest first."""
+        c = _POSITIONS.c
+        query = select(c.path, c.device, c.inode, c.head_length, c.head_hash, c.read_to).where(c.host == host)
+        rows = self._connection.execute(query.order_by(c.id)).tuples()
+        return [Position(path, device, int(inode), *rest) for path, device, inode, *rest in rows]
+
+    def save(self, host: str, positions: Iterable[Position]) -> None:
+        """Remember `positions`, each in place of the one of the same path, device and inode."""
+        rows = [
+            {
+                "host": host,
+                "path": p.path,
+                "device": p.device,
+                "inode": str(p.inode),
+                "head_length": p.head_length,
+                "head_hash": p.head_hash,
+                "read_to": p.offset,
+            }
+            for p in positions
+        ]
+        upsert(self._connection, _POSITIONS, ["host", "path", "device", "inode"], rows)
+
+    def delete(self, host: str, positions: Iterable[Position]) -> None:
+        """Forget files that will not grow any more."""
+        c = _POSITIONS.c
+        for p in positions:
+            self._connection.execute(
+                delete(_POSITIONS).where(
+                    c.host == host, c.path == p.path, c.device == p.device, c.inode == str(p.inode)
+                )
+            )

@@ -1,0 +1,226 @@
+"""The schema as typed mappings; `migrations/` holds the way to it.
+
+`fail2ban_jail`, `fail2ban_ips` and `fail2ban_conf` keep the names and columns of the original, so that existing SQL
+goes on working; what we added has a default. Tables of our own begin with `mcban_`.
+Times are UTC: `DATETIME` where people read them, seconds since the epoch where they are compared by the thousand.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TIMESTAMP, TypeDecorator
+
+from mcban.core.ladder import DEFAULT_MAX_COUNT
+
+# Names in full: MariaDB compares binary, so that a jail `A` is not a jail `a`, and stores any login name.
+_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+
+BigId = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in a column that is exactly INTEGER."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime in Python, whole seconds without zone in SQL."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware to naive UTC; a naive value is a mistake of ours."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return value.astimezone(UTC).replace(tzinfo=None, microsecond=0)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Naive UTC to aware."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class UtcTimestamp(UtcDateTime):
+    """The same in the original's type: MariaDB turns it to and from the session's zone, which for us is UTC."""
+
+    impl = TIMESTAMP
+    cache_ok = True
+
+
+class Base(DeclarativeBase):
+    """The declarative base; constraints are named from day one so that migrations can speak of them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class JailRow(Base):
+    """One jail: a tier, a blacklist or a custom jail. Durations in seconds; `bantime` -1 is for ever."""
+
+    __tablename__ = "fail2ban_jail"
+    __table_args__ = (UniqueConstraint("name"), _MYSQL)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    enabled: Mapped[bool | None] = mapped_column(Boolean, default=True, server_default=text("1"))
+    name: Mapped[str] = mapped_column(String(150))
+    maxretry: Mapped[int]
+    findtime: Mapped[int]
+    bantime: Mapped[int]
+    port: Mapped[str] = mapped_column(String(250))
+    filter: Mapped[str] = mapped_column(String(250))
+    banaction: Mapped[str] = mapped_column(String(250), default="mc-custom", server_default="mc-custom")
+    logpath: Mapped[str] = mapped_column(String(2000))
+    max_count: Mapped[int] = mapped_column(default=DEFAULT_MAX_COUNT, server_default=text(str(DEFAULT_MAX_COUNT)))
+    send_mail: Mapped[bool | None] = mapped_column(Boolean, default=False, server_default=text("0"))
+    send_mail_bl: Mapped[bool | None] = mapped_column(Boolean, default=True, server_default=text("1"))
+    escalate: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("0"))
+
+
+class IpRow(Base):
+    """What is known of an address or network in a jail: its ban, its count, whether it is allowed there.
+
+    `jail` may also be a group, or `*` for all, in rows that allow. `until` NULL in an active row (inserted by hand, or
+    by the original) means `last_hit` + the jail's `bantime`; 9999-12-31 means for ever.
+    `lifted_after` is the number of the last hit that a lifting by hand made forgotten.
+    """
+
+    __tablename__ = "fail2ban_ips"
+    __table_args__ = (
+        UniqueConstraint("ip", "jail"),
+        Index(None, "jail", "active"),
+        Index(None, "active", "until"),
+        Index(None, "whitelisted"),
+        _MYSQL,
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    ip: Mapped[str] = mapped_column(String(150))
+    count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    active: Mapped[bool | None] = mapped_column(Boolean, default=True, server_default=text("1"))
+    blacklisted: Mapped[bool | None] = mapped_column(Boolean, default=False, server_default=text("0"))
+    whitelisted: Mapped[bool | None] = mapped_column(Boolean, default=False, server_default=text("0"))
+    jail: Mapped[str] = mapped_column(String(150))
+    last_hit: Mapped[datetime | None] = mapped_column(UtcTimestamp, server_default=func.current_timestamp())
+    host: Mapped[str] = mapped_column(String(150), default="", server_default="")
+    since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    reason: Mapped[str | None] = mapped_column(String(250))
+    lifted_after: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    forced: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("0"))
+
+
+class ConfRow(Base):
+    """The original's notification settings, kept so that its SQL finds them."""
+
+    __tablename__ = "fail2ban_conf"
+    __table_args__ = _MYSQL
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    src_email: Mapped[str] = mapped_column(String(150), default="", server_default="")
+    src_name: Mapped[str] = mapped_column(String(150), default="", server_default="")
+    dest_email: Mapped[str] = mapped_column(String(150), default="", server_default="")
+    chain: Mapped[str] = mapped_column(String(150), default="INPUT", server_default="INPUT")
+
+
+class HitRow(Base):
+    """A hit that a tier may still ask for; `at` in seconds since the epoch, by the log's clock."""
+
+    __tablename__ = "mcban_hit"
+    # A number is never given twice, also after the newest row was deleted: `lifted_after` relies on it.
+    __table_args__ = (
+        Index(None, "ip", "jail_group"),
+        Index(None, "at"),
+        {"sqlite_autoincrement": True, **_MYSQL},
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    jail_group: Mapped[str] = mapped_column(String(150))
+    ip: Mapped[str] = mapped_column(String(64))
+    at: Mapped[int] = mapped_column(BigInteger)
+    login: Mapped[str | None] = mapped_column(String(250))
+
+
+class TotalRow(Base):
+    """How many hits a group has had in all, also those no longer kept."""
+
+    __tablename__ = "mcban_total"
+    __table_args__ = _MYSQL
+
+    jail_group: Mapped[str] = mapped_column(String(150), primary_key=True)
+    hits: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+
+
+class PositionRow(Base):
+    """How far a node has read a log; committed together with the hits read up to there."""
+
+    __tablename__ = "mcban_position"
+    __table_args__ = (UniqueConstraint("host", "path", "device", "inode"), _MYSQL)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    host: Mapped[str] = mapped_column(String(150))
+    path: Mapped[str] = mapped_column(String(500))
+    device: Mapped[int] = mapped_column(BigInteger)
+    inode: Mapped[str] = mapped_column(String(20))  # up to 2**64 - 1, more than a signed BIGINT holds
+    head_length: Mapped[int]
+    head_hash: Mapped[str] = mapped_column(String(64))
+    read_to: Mapped[int] = mapped_column(BigInteger)
+
+
+class EventRow(Base):
+    """What was decided about an address, when and why: a ban, a lifting, an allowance."""
+
+    __tablename__ = "mcban_event"
+    __table_args__ = (Index(None, "ip", "id"), Index(None, "at"), _MYSQL)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    what: Mapped[str] = mapped_column(String(20))
+    ip: Mapped[str] = mapped_column(String(150))
+    jail: Mapped[str] = mapped_column(String(150))
+    until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    reason: Mapped[str] = mapped_column(String(250))
+    host: Mapped[str] = mapped_column(String(150))
+
+
+class ChangeRow(Base):
+    """What changed, written by triggers whoever the writer is: a running engine asks for what came since.
+
+    `jail` and `ip` name the row of `fail2ban_ips`; a change of `fail2ban_jail` has an empty `ip`.
+    """
+
+    __tablename__ = "mcban_change"
+    __table_args__ = ({"sqlite_autoincrement": True, **_MYSQL},)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    ip: Mapped[str] = mapped_column(String(150), default="", server_default="")
+    jail: Mapped[str] = mapped_column(String(150), default="", server_default="")
+
+
+class NodeRow(Base):
+    """A machine that works on this database; its addresses are protected on all of them."""
+
+    __tablename__ = "mcban_node"
+    __table_args__ = _MYSQL
+
+    host: Mapped[str] = mapped_column(String(150), primary_key=True)
+    addresses: Mapped[str] = mapped_column(Text)
+    seen: Mapped[datetime] = mapped_column(UtcDateTime)

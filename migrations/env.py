@@ -1,0 +1,28 @@
+"""Alembic's entry: runs the migrations on the connection that `mcban db upgrade` (or a developer) hands over.
+
+For a developer: `alembic -x url=sqlite:///dev.sqlite revision --autogenerate -m "..."` from the checkout.
+"""
+
+from alembic import context
+from sqlalchemy import create_engine
+
+from mcban.store.tables import Base
+
+
+def run(connection):
+    # render_as_batch: SQLite alters a table by copying it.
+    context.configure(
+        connection=connection, target_metadata=Base.metadata, render_as_batch=True, transaction_per_migration=True
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    run(given)
+else:
+    url = context.get_x_argument(as_dictionary=True).get("url") or context.config.get_main_option("sqlalchemy.url")
+    with create_engine(url).connect() as connection:
+        run(connection)
+        connection.commit()

@@ -1,0 +1,221 @@
+"""The three tables of the original with our columns, hits, positions, events, changes; the shipped jails."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from mcban.core import ladder
+from mcban.errors import ConfigError
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+BIG_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def create_original_tables() -> None:
+    op.create_table(
+        "fail2ban_jail",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("enabled", sa.Boolean, server_default=sa.text("1")),
+        sa.Column("name", sa.String(150), nullable=False),
+        sa.Column("maxretry", sa.Integer, nullable=False),
+        sa.Column("findtime", sa.Integer, nullable=False),
+        sa.Column("bantime", sa.Integer, nullable=False),
+        sa.Column("port", sa.String(250), nullable=False),
+        sa.Column("filter", sa.String(250), nullable=False),
+        sa.Column("banaction", sa.String(250), server_default="mc-custom", nullable=False),
+        sa.Column("logpath", sa.String(2000), nullable=False),
+        sa.Column("max_count", sa.Integer, server_default=sa.text("3"), nullable=False),
+        sa.Column("send_mail", sa.Boolean, server_default=sa.text("0")),
+        sa.Column("send_mail_bl", sa.Boolean, server_default=sa.text("1")),
+        sa.Column("escalate", sa.Boolean, server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_fail2ban_jail")),
+        sa.UniqueConstraint("name", name=op.f("uq_fail2ban_jail_name")),
+        **MYSQL,
+    )
+    op.create_table(
+        "fail2ban_ips",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("ip", sa.String(150), nullable=False),
+        sa.Column("count", sa.Integer, server_default=sa.text("0"), nullable=False),
+        sa.Column("active", sa.Boolean, server_default=sa.text("1")),
+        sa.Column("blacklisted", sa.Boolean, server_default=sa.text("0")),
+        sa.Column("whitelisted", sa.Boolean, server_default=sa.text("0")),
+        sa.Column("jail", sa.String(150), nullable=False),
+        sa.Column("last_hit", sa.TIMESTAMP, server_default=sa.func.current_timestamp(), nullable=True),
+        sa.Column("host", sa.String(150), server_default="", nullable=False),
+        sa.Column("since", sa.DateTime),
+        sa.Column("until", sa.DateTime),
+        sa.Column("reason", sa.String(250)),
+        sa.Column("lifted_after", sa.BigInteger, server_default=sa.text("0"), nullable=False),
+        sa.Column("forced", sa.Boolean, server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_fail2ban_ips")),
+        sa.UniqueConstraint("ip", "jail", name=op.f("uq_fail2ban_ips_ip_jail")),
+        **MYSQL,
+    )
+    op.create_index(op.f("ix_fail2ban_ips_jail_active"), "fail2ban_ips", ["jail", "active"])
+    op.create_index(op.f("ix_fail2ban_ips_active_until"), "fail2ban_ips", ["active", "until"])
+    op.create_index(op.f("ix_fail2ban_ips_whitelisted"), "fail2ban_ips", ["whitelisted"])
+    op.create_table(
+        "fail2ban_conf",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("src_email", sa.String(150), server_default="", nullable=False),
+        sa.Column("src_name", sa.String(150), server_default="", nullable=False),
+        sa.Column("dest_email", sa.String(150), server_default="", nullable=False),
+        sa.Column("chain", sa.String(150), server_default="INPUT", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_fail2ban_conf")),
+        **MYSQL,
+    )
+
+
+def create_tables_of_our_own() -> None:
+    op.create_table(
+        "mcban_hit",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("jail_group", sa.String(150), nullable=False),
+        sa.Column("ip", sa.String(64), nullable=False),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("login", sa.String(250)),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_hit")),
+        sqlite_autoincrement=True,
+        **MYSQL,
+    )
+    op.create_index(op.f("ix_mcban_hit_ip_jail_group"), "mcban_hit", ["ip", "jail_group"])
+    op.create_index(op.f("ix_mcban_hit_at"), "mcban_hit", ["at"])
+    op.create_table(
+        "mcban_total",
+        sa.Column("jail_group", sa.String(150), nullable=False),
+        sa.Column("hits", sa.BigInteger, server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("jail_group", name=op.f("pk_mcban_total")),
+        **MYSQL,
+    )
+    op.create_table(
+        "mcban_position",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("host", sa.String(150), nullable=False),
+        sa.Column("path", sa.String(500), nullable=False),
+        sa.Column("device", sa.BigInteger, nullable=False),
+        sa.Column("inode", sa.String(20), nullable=False),
+        sa.Column("head_length", sa.Integer, nullable=False),
+        sa.Column("head_hash", sa.String(64), nullable=False),
+        sa.Column("read_to", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_position")),
+        sa.UniqueConstraint("host", "path", "device", "inode", name=op.f("uq_mcban_position_host_path_device_inode")),
+        **MYSQL,
+    )
+    op.create_table(
+        "mcban_event",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("at", sa.DateTime, nullable=False),
+        sa.Column("what", sa.String(20), nullable=False),
+        sa.Column("ip", sa.String(150), nullable=False),
+        sa.Column("jail", sa.String(150), nullable=False),
+        sa.Column("until", sa.DateTime),
+        sa.Column("reason", sa.String(250), nullable=False),
+        sa.Column("host", sa.String(150), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_event")),
+        **MYSQL,
+    )
+    op.create_index(op.f("ix_mcban_event_ip_id"), "mcban_event", ["ip", "id"])
+    op.create_index(op.f("ix_mcban_event_at"), "mcban_event", ["at"])
+    op.create_table(
+        "mcban_change",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("ip", sa.String(150), server_default="", nullable=False),
+        sa.Column("jail", sa.String(150), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_change")),
+        sqlite_autoincrement=True,
+        **MYSQL,
+    )
+    op.create_table(
+        "mcban_node",
+        sa.Column("host", sa.String(150), nullable=False),
+        sa.Column("addresses", sa.Text, nullable=False),
+        sa.Column("seen", sa.DateTime, nullable=False),
+        sa.PrimaryKeyConstraint("host", name=op.f("pk_mcban_node")),
+        **MYSQL,
+    )
+
+
+# (table, event) → what is noted of the row. Triggers, since plain SQL is a way to change jails and bans, and a running
+# engine wants to know without reading everything.
+NOTES = {
+    ("fail2ban_ips", "insert"): ["NEW.ip, NEW.jail"],
+    ("fail2ban_ips", "update"): ["OLD.ip, OLD.jail", "NEW.ip, NEW.jail"],
+    ("fail2ban_ips", "delete"): ["OLD.ip, OLD.jail"],
+    ("fail2ban_jail", "insert"): ["'', NEW.name"],
+    ("fail2ban_jail", "update"): ["'', NEW.name"],
+    ("fail2ban_jail", "delete"): ["'', OLD.name"],
+}
+
+
+def create_triggers() -> None:
+    for (table, event), rows in NOTES.items():
+        body = f"INSERT INTO mcban_change (ip, jail) SELECT {' UNION SELECT '.join(rows)};"
+        op.execute(
+            f"CREATE TRIGGER mcban_{table}_{event} AFTER {event.upper()} ON {table} FOR EACH ROW BEGIN {body} END"
+        )
+
+
+def check_beforehand() -> None:
+    """MariaDB cannot undo half of a migration: what would stop it is found out before its first step."""
+    connection = op.get_bind()
+    taken = set(sa.inspect(connection).get_table_names()) & {"fail2ban_jail", "fail2ban_ips", "fail2ban_conf"}
+    if taken:
+        raise ConfigError(
+            f"the database holds {', '.join(sorted(taken))} already, not made by mcban: give it a database of its own"
+        )
+    if connection.dialect.name == "mysql":
+        op.execute("CREATE TABLE mcban_probe (id INT)")
+        try:
+            op.execute("CREATE TRIGGER mcban_probe_insert AFTER INSERT ON mcban_probe FOR EACH ROW BEGIN END")
+        finally:
+            op.execute("DROP TABLE mcban_probe")
+
+
+def insert_shipped_jails() -> None:
+    names = ["enabled", "name", "maxretry", "findtime", "bantime", "port", "filter", "banaction", "logpath", "max_count"]
+    jails = sa.table("fail2ban_jail", *(sa.column(name) for name in names))
+    rows = []
+    for group in ladder.SHIPPED:
+        common = {
+            "enabled": True,
+            "port": group.port,
+            "filter": group.filter,
+            "banaction": "mc-custom",
+            "logpath": group.logpath,
+            "max_count": ladder.DEFAULT_MAX_COUNT,
+        }
+        rows += [
+            {
+                "name": ladder.tier_name(group.name, step.suffix),
+                "maxretry": step.maxretry,
+                "findtime": step.findtime,
+                "bantime": step.bantime,
+                **common,
+            }
+            for step in ladder.generate(group.hits)
+        ]
+        name = group.name + ladder.BLACKLIST_SUFFIX
+        rows.append({"name": name, "maxretry": 0, "findtime": 0, "bantime": -1, **common})
+    op.bulk_insert(jails, rows)
+
+
+def upgrade() -> None:
+    check_beforehand()
+    create_original_tables()
+    create_tables_of_our_own()
+    create_triggers()
+    insert_shipped_jails()
+
+
+def downgrade() -> None:
+    for table, event in NOTES:
+        op.execute(f"DROP TRIGGER mcban_{table}_{event}")
+    for table in ("node", "change", "event", "position", "total", "hit"):
+        op.drop_table(f"mcban_{table}")
+    for table in ("conf", "ips", "jail"):
+        op.drop_table(f"fail2ban_{table}")
