@@ -20,11 +20,20 @@ are whole seconds from the moment of adding, and reading takes time too."""
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What the firewall does for one group: packets to `ports` from any entry of `jails` are refused."""
+    """What the firewall does for one group: packets to `ports` from any entry of `jails` are refused, or dropped
+    without a word. The order of the jails says nothing."""
 
     jails: tuple[str, ...]
     ports: Ports
     drop: bool = False
+
+    def does(self, other: Rule | None) -> bool:
+        """Whether the other rule, if there is one, has the same effect."""
+        return other is not None and (set(self.jails), self.ports, self.drop) == (
+            set(other.jails),
+            other.ports,
+            other.drop,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +50,17 @@ class Actual:
     """What the kernel holds of ours.
 
     `rules` are the groups whose rule stands whole, in every family (a damaged one is left out, so that it is put
-    back). `entries` has every jail whose sets exist in both families; a jail with a set missing is left out of
-    `entries`. Ends are in seconds since the epoch, FOREVER for entries
-    without timeout. `missing` says in words what was found gone or damaged, for the log.
+    back, and named in `broken_rules`, so that it is taken away when nobody wants it). `entries` has every jail whose
+    sets exist in both families; a jail with a set missing is left out of `entries` and named in `broken_sets`. Ends
+    are in seconds since the epoch, FOREVER for entries without timeout. `missing` says in words what was found gone
+    or damaged, for the log.
     """
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
     entries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    broken_rules: AbstractSet[str] = frozenset()
+    broken_sets: AbstractSet[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +139,10 @@ def plan(wanted: Wanted, actual: Actual, now: int, longest: int) -> Plan:
     return Plan(
         create=tuple(create),
         add=add,
-        rules={group: rule for group, rule in wanted.rules.items() if actual.rules.get(group) != rule},
-        drop_rules=tuple(group for group in actual.rules if group not in wanted.rules),
+        rules={group: rule for group, rule in wanted.rules.items() if not rule.does(actual.rules.get(group))},
+        drop_rules=tuple(sorted((actual.rules.keys() | actual.broken_rules) - wanted.rules.keys())),
         remove=remove,
-        drop=tuple(jail for jail in actual.entries if jail not in wanted.entries),
+        drop=tuple(sorted((actual.entries.keys() | actual.broken_sets) - wanted.entries.keys())),
     )
 
 

@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from mcban.core.plan import Actual, Plan
+from mcban.errors import FirewallError
+
+V6_SUFFIX = "-v6"
+"""What the name of a jail's IPv6 set ends with; the IPv4 set has the jail's own name."""
+LIST_SUFFIX = "-all"
+"""What the name of a group's list of sets ends with."""
+LONGEST_SET_NAME = 31
+"""Characters that the kernel takes for a set's name."""
+LONGEST_JAIL_NAME = LONGEST_SET_NAME - len(V6_SUFFIX)
+LONGEST_GROUP_NAME = LONGEST_SET_NAME - len(LIST_SUFFIX)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
+
+
+def name_fault(jail: str) -> str | None:
+    """Why the firewall cannot take this name of a jail, in words; None when it can."""
+    return _fault(jail, LONGEST_JAIL_NAME, "jail")
+
+
+def group_fault(group: str) -> str | None:
+    """Why the firewall cannot take this name of a group (or of a custom jail, which is its own group)."""
+    return _fault(group, LONGEST_GROUP_NAME, "group")
+
+
+def _fault(name: str, longest: int, what: str) -> str | None:
+    if not _NAME.fullmatch(name):
+        return "a name begins with a letter or digit, and has letters, digits, '-', '_' and '.' only"
+    if len(name) > longest:
+        return f"the name has {len(name)} characters; the kernel takes {longest} for a {what}"
+    for suffix in (V6_SUFFIX, LIST_SUFFIX):
+        if name.endswith(suffix):
+            return f"names ending in '{suffix}' are kept for sets that mcban makes"
+    return None
+
+
+class IncompleteError(FirewallError):
+    """A part could not be carried out; everything else is done. `refused` is what `apply` would have returned."""
+
+    def __init__(self, message: str, refused: Sequence[Refusal]) -> None:
+        super().__init__(message)
+        self.refused = tuple(refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +79,8 @@ class Firewall(Protocol):
 
     def apply(self, plan: Plan, now: int) -> list[Refusal]:
         """Carry a plan out, in its order; doing it twice changes nothing. Returns the entries that were refused;
-        the others are in force when it returns."""
+        the others are in force when it returns. Raises IncompleteError, which carries them, when a part failed and
+        all else is done: a set's name is taken by others, one address family cannot be enforced."""
         ...
 
     def remove(self, jails: Collection[str]) -> None:

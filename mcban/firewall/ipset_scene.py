@@ -1,0 +1,128 @@
+"""What the kernel's sets, lists and rules amount to: which of it is ours, what stands whole, what is gone.
+
+Pure: `ipset` looks, this judges. A jail has two sets, `<jail>` and `<jail>-v6`; a group has a list `<group>-all` with
+the sets of all its jails and, in each family, its lines in our chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from socket import AF_INET, AF_INET6
+
+from mcban.core.plan import Rule
+from mcban.errors import printable
+from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX
+from mcban.firewall.ipset_sets import Header
+from mcban.firewall.iptables import CHAIN, Family, Table
+
+FAMILIES = ((AF_INET, ""), (AF_INET6, V6_SUFFIX))
+"""The address families and what a jail's name gets for each."""
+
+
+def set_names(jail: str) -> tuple[str, str]:
+    """A jail's IPv4 and IPv6 set."""
+    return jail, jail + V6_SUFFIX
+
+
+def list_name(group: str) -> str:
+    """A group's list."""
+    return group + LIST_SUFFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One look at the kernel. `members` has the lists that our chain refers to, by group; `seen_jails` and
+    `seen_rules` are what this process saw or made before, so that what is gone without a trace is missed."""
+
+    headers: Mapping[str, Header]
+    tables: Mapping[Family, Table]
+    members: Mapping[str, tuple[str, ...]]
+    chains: tuple[str, ...]
+    seen_jails: Collection[str] = field(default=())
+    seen_rules: Collection[str] = field(default=())
+
+    def groups(self) -> set[str]:
+        """Groups of which any family has lines in our chain."""
+        return groups_in(self.tables)
+
+    def jails(self, named: Collection[str]) -> list[str]:
+        """`named`, and the jails of every list that our chain refers to."""
+        listed = (name.removesuffix(V6_SUFFIX) for names in self.members.values() for name in names)
+        return list(dict.fromkeys((*named, *listed)))
+
+    def halves(self, jail: str) -> list[bool]:
+        """For each family, whether the jail's set is there in the shape that we give it."""
+        found = [self.headers.get(jail + suffix) for _, suffix in FAMILIES]
+        return [h is not None and h.holds(family) for h, (family, _) in zip(found, FAMILIES, strict=True)]
+
+    def rules(self) -> dict[str, Rule]:
+        """The groups whose rule stands whole: in every family, reached by every jump, over a list of whole jails."""
+        if any(self._path_faults(family, table) for family, table in self.tables.items()):
+            return {}
+        found: dict[str, Rule] = {}
+        for group in self.groups():
+            standing = {table.rules.get(group) for table in self.tables.values()}
+            rule = standing.pop()
+            jails = self._whole_members(group)
+            if not standing and rule is not None and jails is not None:
+                found[group] = Rule(jails, rule.ports, rule.drop)
+        return found
+
+    def _whole_members(self, group: str) -> tuple[str, ...] | None:
+        names = self.members.get(group)
+        if names is None:
+            return None
+        jails = tuple(dict.fromkeys(name.removesuffix(V6_SUFFIX) for name in names))
+        return jails if {half for jail in jails for half in set_names(jail)} == set(names) else None
+
+    def _path_faults(self, family: Family, table: Table) -> list[str]:
+        """Why packets may not come by our lines as they should."""
+        if not table.chain:
+            return [f"{family.name}: chain {CHAIN} is gone"]
+        faults = [
+            f"{family.name}: chain {chain} does not begin with the jump to {CHAIN}"
+            for chain in self.chains
+            if chain in table.chains and not table.jump_stands(chain)
+        ]
+        faults += [f"{family.name}: in chain {CHAIN} stands a rule of others: {printable(s)}" for s in table.strange]
+        return faults
+
+    def missing(self, named: Collection[str]) -> list[str]:
+        """What is gone or damaged, in words. What was never there is not missing."""
+        return [*self._missing_rules(), *self._missing_sets(named)]
+
+    def _missing_rules(self) -> Iterator[str]:
+        groups = self.groups() | set(self.seen_rules)
+        for family, table in self.tables.items():
+            if groups or table.chain:
+                yield from self._path_faults(family, table)
+            for group in sorted(groups):
+                if group in table.broken:
+                    yield f"{family.name}: the rule of {group} was altered"
+                elif group not in table.rules:
+                    yield f"{family.name}: the rule of {group} is gone"
+            yield from (
+                f"{family.name}: there is no chain {c} to jump from" for c in self.chains if c not in table.chains
+            )
+        for group in sorted(groups):
+            if group in self.members and self._whole_members(group) is None:
+                yield f"list {list_name(group)} lacks sets"
+
+    def _missing_sets(self, named: Collection[str]) -> Iterator[str]:
+        for jail in self.jails(named):
+            halves = self.halves(jail)
+            if all(halves) or not (any(halves) or jail in self.seen_jails or self._taken(jail)):
+                continue
+            for there, (_, suffix) in zip(halves, FAMILIES, strict=True):
+                if not there:
+                    name = jail + suffix
+                    yield f"set {name} is of others" if name in self.headers else f"set {name} is gone"
+
+    def _taken(self, jail: str) -> bool:
+        return any(name in self.headers for name in set_names(jail))
+
+
+def groups_in(tables: Mapping[Family, Table]) -> set[str]:
+    """Groups of which any family has lines in our chain."""
+    return {group for table in tables.values() for group in (*table.rules, *table.broken)}
