@@ -76,6 +76,9 @@ class LogFile:
         self.goal = status.st_size  # its size when opened: what `--once` reads up to
         self.head = os.pread(self.descriptor, HEAD_LENGTH, 0)
         self.lines_cut = 0
+        self.reported = False  # whether a position of it was handed out
+        self.active_at = 0.0  # when it last grew, or was rotated away; the log's clock
+        self.watch = -1
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -101,6 +104,8 @@ class LogFile:
     def restart(self) -> None:
         """Begin again from the start, since the content is new."""
         self.offset = self.scanned = 0
+        self.goal = self.stat().st_size
+        self.reported = False
         self.head = b""
         self.check()
 
@@ -114,6 +119,8 @@ class LogFile:
         start = self.scanned
         chunk = os.pread(self.descriptor, limit, start)
         if not chunk:
+            if self.unscanned() < 0:
+                raise Truncated
             return b""
         last = chunk.rfind(b"\n")
         if last < 0:

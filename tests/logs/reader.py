@@ -1,0 +1,71 @@
+"""A reader as the daemon is one: it commits positions with what it read, and can be killed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from mcban.logs import Block, Follower, Position
+
+
+class Reader:
+    """Keeps lines and positions of committed blocks only; `kill` forgets the rest and starts a new follower."""
+
+    def __init__(self, patterns: Sequence[str], *, block_size: int = 1 << 20, grace: float = 300.0) -> None:
+        self.patterns, self.block_size, self.grace = patterns, block_size, grace
+        self.lines: Counter[bytes] = Counter()
+        self.paths: set[str] = set()
+        self.rows: dict[tuple[str, int, int], Position] = {}
+        self.uncommitted: list[Block] = []
+        self.warnings: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        self.follower = Follower(self.patterns, self.rows.values(), block_size=self.block_size, grace=self.grace)
+
+    def stop(self) -> None:
+        self.uncommitted.clear()
+        self.warnings += self.follower.take_warnings()
+        self.follower.close()
+
+    def kill(self) -> None:
+        self.stop()
+        self.start()
+
+    def read(self, most: int = 1_000_000) -> int:
+        """Take at most so many blocks; how many there were."""
+        for count in range(most):
+            block = self.follower.read()
+            if block is None:
+                return count
+            assert block.data == b"" or block.data.endswith(b"\n")
+            self.uncommitted.append(block)
+        return most
+
+    def commit(self) -> None:
+        for block in self.uncommitted:
+            position = block.position
+            self.rows[position.path, position.device, position.inode] = position
+            for gone in block.finished:
+                self.rows.pop((gone.path, gone.device, gone.inode), None)
+            self.lines.update(block.data.splitlines())
+            self.paths.add(block.path)
+        self.uncommitted.clear()
+
+    def drain(self) -> list[bytes]:
+        """Read and commit what there is; all lines so far, in the order of their first coming."""
+        self.read()
+        self.commit()
+        return list(self.lines)
+
+    def drain_until(self, lines: int, seconds: float = 60.0) -> None:
+        """Read and commit until so many different lines have come, or the time is over."""
+        end = time.monotonic() + seconds
+        while len(self.lines) < lines and time.monotonic() < end:
+            self.drain()
+            if len(self.lines) < lines:
+                self.follower.wait(0.2)
+
+    def twice(self) -> list[bytes]:
+        return [line for line, count in self.lines.items() if count > 1]
