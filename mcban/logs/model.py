@@ -5,22 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mcban.core.model import Position
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far a file was read.
-
-    A path does not name a file for ever: `device`, `inode` and a fingerprint of the file's first bytes
-    (`head_length` of them, hashed in `head_hash`) do. `offset` is the byte after the last whole line dealt with.
-    """
-
-    path: str
-    device: int
-    inode: int
-    head_length: int
-    head_hash: str
-    offset: int
-
+__all__ = ["Block", "LogState", "LogStatus", "Position"]
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -49,7 +49,7 @@ class AddressRecord:
     last_hit: int | None = None
     reason: str | None = None
     host: str = ""
-    lifted_after: int = 0
+    lifted_after: int | None = None
     forced: bool = False
 
 

@@ -100,7 +100,8 @@ class IpRow(Base):
 
     `jail` may also be a group, or `*` for all, in rows that allow. `until` NULL in an active row (inserted by hand, or
     by the original) means `last_hit` + the jail's `bantime`; 9999-12-31 means for ever.
-    `lifted_after` is the number of the last hit that a lifting by hand made forgotten.
+    `lifted_after` is the number of the last hit that a lifting by hand made forgotten, NULL
+    when the last ban ended by its time.
     """
 
     __tablename__ = "fail2ban_ips"
@@ -124,7 +125,7 @@ class IpRow(Base):
     since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     reason: Mapped[str | None] = mapped_column(String(250))
-    lifted_after: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    lifted_after: Mapped[int | None] = mapped_column(BigInteger)
     forced: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("0"))
 
 

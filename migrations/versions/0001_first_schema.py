@@ -50,7 +50,7 @@ def create_original_tables() -> None:
         sa.Column("since", sa.DateTime),
         sa.Column("until", sa.DateTime),
         sa.Column("reason", sa.String(250)),
-        sa.Column("lifted_after", sa.BigInteger, server_default=sa.text("0"), nullable=False),
+        sa.Column("lifted_after", sa.BigInteger),
         sa.Column("forced", sa.Boolean, server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fail2ban_ips")),
         sa.UniqueConstraint("ip", "jail", name=op.f("uq_fail2ban_ips_ip_jail")),

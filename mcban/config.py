@@ -1,0 +1,212 @@
+"""The settings: a TOML file and the environment to a frozen Config. Nobody else reads either.
+
+Every key has a default; `etc/mcban.toml` shows each with its meaning.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from mcban.core.address import parse_network
+from mcban.core.duration import FOREVER_DURATION, parse_duration
+from mcban.errors import ConfigError, NoPermissionError, printable
+from mcban.shipped import shipped
+
+DEFAULT_FILE = Path("/etc/mcban/mcban.toml")
+BACKENDS = ("ipset", "nftables", "memory")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What was set. Durations in seconds."""
+
+    state_dir: Path = Path("/var/lib/mcban")
+    filter_path: tuple[Path, ...] = ()
+    ignoreip: tuple[str, ...] = ()
+    node: str = ""
+    log_level: str = "info"
+    database_url: str = ""
+    firewall_backend: str = "ipset"
+    firewall_block: str = "reject"
+    firewall_chains: tuple[str, ...] = ("INPUT",)
+    firewall_maxelem: int = 1_000_000
+    sync_interval: int = 5
+    poll_interval: int = 1
+    read_new_logs: str = "beginning"
+    keep_events: int = 31_536_000
+
+    @property
+    def url(self) -> str:
+        """The database's URL: the one that is set, else SQLite in the state directory."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'mcban.sqlite'}"
+
+
+def load(file: Path | None, environment: Mapping[str, str]) -> Config:
+    """Settings from `file` (else `MCBAN_CONFIG`, else the default place) and the environment, which wins.
+
+    Raises ConfigError, in one line with file and key, for what cannot be used; NoPermissionError when the file
+    cannot be read.
+    """
+    named = file or (Path(environment["MCBAN_CONFIG"]) if environment.get("MCBAN_CONFIG") else None)
+    values = _flatten(_read(named or DEFAULT_FILE, required=named is not None), str(named or DEFAULT_FILE))
+    for variable, key in _ENVIRONMENT.items():
+        if environment.get(variable):
+            values[key] = environment[variable]
+    settings: dict[str, Any] = {"filter_path": _default_filter_path(), "node": socket.gethostname()}
+    for key, value in values.items():
+        name, check = _KEYS[key]
+        try:
+            settings[name] = check(value)
+        except ValueError as error:
+            where = next((v for v, k in _ENVIRONMENT.items() if k == key and environment.get(v)), named or DEFAULT_FILE)
+            raise ConfigError(f"{where}: {key}: {printable(str(error), 300)}") from None
+    if not settings["node"]:
+        settings["node"] = socket.gethostname()
+    return Config(**settings)
+
+
+def _default_filter_path() -> tuple[Path, ...]:
+    return (Path("/etc/mcban/filter.d"), shipped("etc") / "filter.d", Path("/etc/fail2ban/filter.d"))
+
+
+def _read(file: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(f"{file} does not exist: give --config another file, or none for the defaults") from None
+        return {}
+    except PermissionError:
+        raise NoPermissionError(f"no permission to read {file}: run as root, or as a member of its group") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is no valid TOML: {printable(str(error))}") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _flatten(tables: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Tables to dotted keys; raises ConfigError for a key that nobody reads."""
+    values: dict[str, Any] = {}
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            values |= {f"{key}.{inner}": held for inner, held in value.items()}
+        else:
+            values[key] = value
+    for key in values:
+        if key not in _KEYS:
+            near = get_close_matches(key, _KEYS, 1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{file}: there is no setting {printable(key)}{hint}")
+    return values
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text: put it in quotes")
+    return value
+
+
+def _folder(value: Any) -> Path:
+    path = Path(_text(value))
+    if not path.is_absolute():
+        raise ValueError(f"{str(path)!r} is not an absolute path")
+    return path
+
+
+def _folders(value: Any) -> tuple[Path, ...]:
+    items = value.split(":") if isinstance(value, str) else _list(value)
+    return tuple(_folder(item) for item in items if item)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f'{value!r} is no list: write ["…", "…"]')
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+        return str(value)
+
+    return check
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"{value!r} is no whole number from {low} to {high}")
+        return value
+
+    return check
+
+
+def _duration(low: int, high: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        seconds = parse_duration(str(value))
+        if seconds == FOREVER_DURATION or not low <= seconds <= high:
+            raise ValueError(f"{value!r} is out of range: from {low} to {high} seconds")
+        return seconds
+
+    return check
+
+
+def parse_allowed(text: str) -> str:
+    """An address or network in canonical form, or a DNS name; raises ValueError when it is none of them."""
+    try:
+        return parse_network(text)
+    except ValueError:
+        if _HOST_NAME.fullmatch(text) and not text.replace(".", "").isdigit() and len(text) <= 150:
+            return text.lower().rstrip(".")
+        raise ValueError(f"{text!r} is no address, network or host name") from None
+
+
+def _allowed(value: Any) -> tuple[str, ...]:
+    items = value.replace(",", " ").split() if isinstance(value, str) else _list(value)
+    return tuple(parse_allowed(_text(item)) for item in items)
+
+
+def _chains(value: Any) -> tuple[str, ...]:
+    chains = tuple(_text(item) for item in _list(value))
+    for chain in chains:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,28}", chain, re.ASCII):
+            raise ValueError(f"{chain!r} is no name of an iptables chain")
+    if not chains:
+        raise ValueError('no chain is named: write ["INPUT"]')
+    return chains
+
+
+_KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "state_dir": ("state_dir", _folder),
+    "filter_path": ("filter_path", _folders),
+    "ignoreip": ("ignoreip", _allowed),
+    "node": ("node", _text),
+    "log.level": ("log_level", _one_of(*LOG_LEVELS)),
+    "database.url": ("database_url", _text),
+    "firewall.backend": ("firewall_backend", _one_of(*BACKENDS)),
+    "firewall.block": ("firewall_block", _one_of("reject", "drop")),
+    "firewall.chains": ("firewall_chains", _chains),
+    "firewall.maxelem": ("firewall_maxelem", _whole(1024, 100_000_000)),
+    "engine.sync_interval": ("sync_interval", _duration(1, 8)),
+    "engine.poll_interval": ("poll_interval", _duration(1, 5)),
+    "engine.read_new_logs": ("read_new_logs", _one_of("beginning", "end")),
+    "engine.keep_events": ("keep_events", _duration(86_400, 10 * 31_536_000)),
+}
+"""Key in the file to field and check."""
+
+_ENVIRONMENT = {
+    "MCBAN_DATABASE_URL": "database.url",
+    "MCBAN_STATE_DIR": "state_dir",
+    "MCBAN_FIREWALL": "firewall.backend",
+    "MCBAN_FILTER_PATH": "filter_path",
+}

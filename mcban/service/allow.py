@@ -1,0 +1,133 @@
+"""The whitelist in SQL: adding lifts what it covers, and wins over every ban."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mcban.config import parse_allowed
+from mcban.core.address import covers, parse_network, to_network
+from mcban.core.allowlist import EVERYWHERE
+from mcban.errors import RefusedError, UsageError, printable
+from mcban.service.bans import BY_HAND, Report
+from mcban.service.context import Context
+from mcban.service.jails import select
+from mcban.service.sync import end_of, entry_of, sync
+from mcban.service.world import load_world
+from mcban.store.addresses import AddressRecord
+from mcban.store.database import Transaction
+from mcban.store.events import Event
+
+
+def parse_names(texts: Sequence[str]) -> list[str]:
+    """Addresses, networks and host names from the command line; raises UsageError for the first that is none,
+    RefusedError for everybody."""
+    entries = []
+    for text in texts:
+        try:
+            entries.append(parse_allowed(text))
+        except ValueError as error:
+            raise UsageError(printable(str(error))) from None
+        if entries[-1].endswith("/0"):
+            raise RefusedError(f"{entries[-1]} is everybody: to ban nobody, mcban general disable")
+    return list(dict.fromkeys(entries))
+
+
+def allow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
+    """Allow `entries` in the jail or group `name`, or everywhere, and lift the bans that they cover there."""
+    context.firewall.read(())
+
+    def work(transaction: Transaction) -> list[str]:
+        world = load_world(context, transaction)
+        jails = {jail.name: jail for jail in select(world.book, name)}
+        if name in world.book.groups:
+            jails = {jail.name: jail for jail in world.book.groups[name].jails}
+        scope = name or EVERYWHERE
+        said = []
+        for entry in entries:
+            rows = transaction.addresses.get([entry], [scope])
+            row = rows[0] if rows else AddressRecord(entry, scope, last_hit=context.now)
+            if row.whitelisted:
+                said.append(f"{entry} is allowed {_where(name)} already")
+            else:
+                row.whitelisted, row.host = True, context.config.node
+                transaction.events.add([_event(context, "allow", entry, scope)])
+                said.append(f"{entry} allowed {_where(name)}")
+            transaction.addresses.save([row])
+            if not row.whitelisted or entry_of(row) or context.host.lookup(entry):
+                continue
+            said.append(f"{entry} has no address at the moment: it is looked up again once a minute")
+        covered = [parse_network(e) for entry in entries for e in _addresses(context, entry)]
+        networks = [to_network(entry) for entry in covered]
+        for ban in transaction.addresses.in_force(context.now, list(jails)):
+            banned = entry_of(ban)
+            if banned is None or not any(covers(network, to_network(banned)) for network in networks):
+                continue
+            ban.until = min(end_of(ban, jails[ban.jail], context.now), context.now)
+            ban.active, ban.blacklisted, ban.forced = False, False, False
+            ban.lifted_after = transaction.hits.last_number()
+            transaction.addresses.save([ban])
+            transaction.hits.forget([banned], jails[ban.jail].group)
+            transaction.events.add([_event(context, "lift", banned, ban.jail)])
+            said.append(f"{banned} lifted in {ban.jail}")
+        return said
+
+    said = context.database.write(work)
+    sync(context)
+    return Report(tuple(said))
+
+
+def disallow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
+    """Allow `entries` no longer in the jail or group `name`, or everywhere it was said of all jails. Bans that an
+    allowance lifted do not come back."""
+    context.firewall.read(())
+
+    def work(transaction: Transaction) -> list[str]:
+        if name is not None:
+            select(load_world(context, transaction).book, name)
+        scope = name or EVERYWHERE
+        said = []
+        for entry in entries:
+            rows = [row for row in transaction.addresses.get([entry], [scope]) if row.whitelisted]
+            if not rows:
+                elsewhere = [row.jail for row in transaction.addresses.get([entry]) if row.whitelisted]
+                hint = f"; it is in {', '.join(elsewhere)}" if elsewhere else ""
+                said.append(f"{entry} is not allowed {_where(name)}{hint}")
+            for row in rows:
+                row.whitelisted = False
+                transaction.addresses.save([row])
+                transaction.events.add([_event(context, "disallow", entry, scope)])
+                said.append(f"{entry} no longer allowed {_where(name)}")
+        return said
+
+    said = context.database.write(work)
+    sync(context)
+    return Report(tuple(said))
+
+
+def allowances(context: Context, name: str | None) -> list[AddressRecord]:
+    """What SQL allows, in the jail or group `name` or at all."""
+
+    def work(transaction: Transaction) -> list[AddressRecord]:
+        rows = transaction.addresses.allowing()
+        if name is None:
+            return rows
+        jails = select(load_world(context, transaction).book, name)
+        scopes = {name, EVERYWHERE, "", *(jail.name for jail in jails), *(jail.group for jail in jails)}
+        return [row for row in rows if row.jail in scopes]
+
+    return context.database.read(work)
+
+
+def _addresses(context: Context, entry: str) -> list[str]:
+    try:
+        return [parse_network(entry)]
+    except ValueError:
+        return context.host.lookup(entry)
+
+
+def _where(name: str | None) -> str:
+    return f"in {name}" if name else "everywhere"
+
+
+def _event(context: Context, what: str, entry: str, jail: str) -> Event:
+    return Event(context.now, what, entry, jail, None, BY_HAND, context.config.node)

@@ -1,0 +1,307 @@
+"""Bans by hand: ban, unban, blacklist; and those that somebody's plain SQL made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mcban.core.address import covers, parse_network, to_network
+from mcban.core.duration import FOREVER_DURATION, about
+from mcban.core.escalation import promotion
+from mcban.core.model import FOREVER, Jail, Kind
+from mcban.errors import RefusedError, UsageError, printable
+from mcban.service.context import Context, World
+from mcban.service.jails import select, select_group
+from mcban.service.sync import end_of, entry_of, held_back, sync
+from mcban.service.world import load_world
+from mcban.store.addresses import AddressRecord
+from mcban.store.database import Transaction
+from mcban.store.events import Event
+
+WIDEST = {4: 16, 6: 32}
+"""The widest network, by family, that is banned without `--yes`."""
+
+BY_HAND = "by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a command did, one line each, and what it could not do."""
+
+    done: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+
+
+def parse_entries(texts: Sequence[str]) -> list[str]:
+    """Addresses and networks from the command line; raises UsageError for the first that is none."""
+    entries = []
+    for text in texts:
+        try:
+            entries.append(parse_network(text))
+        except ValueError:
+            raise UsageError(
+                f"{printable(text)!r} is no address or network: write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/48"
+            ) from None
+    return list(dict.fromkeys(entries))
+
+
+def ban(context: Context, name: str, entries: Sequence[str], duration: int | None, *, force: bool, yes: bool) -> Report:
+    """Ban `entries` in the jails that `name` means, for the jail's time or for `duration` seconds (-1: for ever).
+
+    Raises UsageError for an unknown jail, RefusedError for what is unsafe; then nothing was changed.
+    """
+
+    def work(transaction: Transaction) -> _Desk:
+        desk = _Desk(context, transaction, name)
+        for entry in entries:
+            _check_width(entry, yes=yes)
+            for jail in desk.jails:
+                _check_allowed(desk.world, entry, jail, force=force)
+        for entry in entries:
+            for jail in desk.jails:
+                desk.ban(entry, jail, duration, forced=force)
+        return desk
+
+    return _carry_out(context, name, work)
+
+
+def unban(context: Context, name: str | None, entries: Sequence[str]) -> Report:
+    """Take the bans of `entries` out of SQL and kernel, in the jails that `name` means and the blacklist of a group,
+    or everywhere; and forget the hits there. `count` stays. Raises UsageError for an unknown jail."""
+
+    def work(transaction: Transaction) -> _Desk:
+        desk = _Desk(context, transaction, name)
+        jails = desk.jails
+        if name in desk.world.book.groups:
+            jails = list(desk.world.book.groups[name].jails)
+        for entry in entries:
+            desk.lift(entry, jails)
+            desk.note_covering_networks(entry, jails)
+        return desk
+
+    return _carry_out(context, name, work)
+
+
+def blacklist_add(context: Context, name: str, entries: Sequence[str], *, force: bool, yes: bool) -> Report:
+    """Ban `entries` for ever in the blacklist jail of the group that `name` is or belongs to."""
+
+    def work(transaction: Transaction) -> _Desk:
+        desk = _Desk(context, transaction, name)
+        blacklist = desk.blacklist()
+        for entry in entries:
+            _check_width(entry, yes=yes)
+            _check_allowed(desk.world, entry, blacklist, force=force)
+        for entry in entries:
+            desk.ban(entry, blacklist, FOREVER_DURATION, forced=force)
+        return desk
+
+    return _carry_out(context, name, work)
+
+
+def blacklist_remove(context: Context, name: str, entries: Sequence[str]) -> Report:
+    """Take `entries` out of a group's blacklist, forget their hits, and set their `count` to 0 in all its jails."""
+
+    def work(transaction: Transaction) -> _Desk:
+        desk = _Desk(context, transaction, name)
+        blacklist = desk.blacklist()
+        for entry in entries:
+            desk.lift(entry, [blacklist])
+            desk.clear_counts(entry)
+        return desk
+
+    return _carry_out(context, name, work)
+
+
+def blacklisted(context: Context, name: str | None) -> list[AddressRecord]:
+    """The bans in the blacklist jails of the group `name`, or of all."""
+
+    def work(transaction: Transaction) -> list[AddressRecord]:
+        book = load_world(context, transaction).book
+        groups = book.groups.values() if name is None else [select_group(book, name)]
+        jails = [group.blacklist.name for group in groups if group.blacklist]
+        return transaction.addresses.in_force(context.now, jails) if jails else []
+
+    return context.database.read(work)
+
+
+def settle_bans(context: Context, transaction: Transaction, world: World) -> list[str]:
+    """Give rows that plain SQL made active, without an end, the end they imply, and their address its canonical form.
+
+    Returns what was done, one line each.
+    """
+    said = []
+    for row in transaction.addresses.unsettled():
+        jail, entry = world.book.jails.get(row.jail), entry_of(row)
+        if row.whitelisted or jail is None:
+            continue
+        key = (row.ip, row.jail)
+        if entry is None:
+            row.active, row.until, row.reason = False, None, "not an address or network that can be banned"
+            transaction.addresses.save([row])
+            said.append(f"{printable(row.ip)} in {row.jail}: {row.reason}")
+            continue
+        if entry != row.ip:
+            transaction.addresses.delete([key])
+            row.ip = entry
+        row.until = end_of(row, jail, context.now)
+        row.since = row.since or row.last_hit or context.now
+        row.count, row.reason = max(row.count, 1), row.reason or "by SQL"
+        row.blacklisted = row.blacklisted or jail.kind is Kind.BLACKLIST
+        transaction.addresses.save([row])
+        transaction.events.add([_event(row, "ban", context)])
+        said.append(f"{entry} banned in {row.jail} by SQL")
+    return said
+
+
+def _check_width(entry: str, *, yes: bool) -> None:
+    network = to_network(entry)
+    if network.prefixlen == 0:
+        raise RefusedError(f"{entry} is everybody: it is never banned")
+    if network.prefixlen < WIDEST[network.version] and not yes:
+        raise RefusedError(
+            f"{entry} holds {network.num_addresses:,} addresses, wider than /{WIDEST[network.version]}: "
+            "say --yes if you mean it"
+        )
+
+
+def _check_allowed(world: World, entry: str, jail: Jail, *, force: bool) -> None:
+    allowance = world.allow.touching(entry, jail, protected=not force)
+    if allowance is None:
+        return
+    which = entry if allowance.entry == entry else f"{entry} shares addresses with {allowance.entry}, which"
+    if allowance.protected:
+        raise RefusedError(f"{which} is protected ({allowance.why}): --force bans it all the same")
+    raise RefusedError(f"{which} is allowed in {jail.name} ({allowance.why}): take it off that list first")
+
+
+def _event(row: AddressRecord, what: str, context: Context) -> Event:
+    return Event(context.now, what, row.ip, row.jail, row.until, row.reason or "", context.config.node)
+
+
+class _Desk:
+    """One command at work inside a transaction: the world, the jails meant, and what was said so far."""
+
+    def __init__(self, context: Context, transaction: Transaction, name: str | None) -> None:
+        self.context, self.transaction = context, transaction
+        self.world = load_world(context, transaction)
+        self.name = name
+        self.jails = select(self.world.book, name)
+        self.done: list[str] = []
+        self.failed: list[str] = []
+
+    def blacklist(self) -> Jail:
+        """The blacklist jail of the group meant; raises UsageError when there is none."""
+        group = self.world.book.groups[self.jails[0].group]
+        if group.blacklist is None:
+            raise UsageError(f"{group.name} has no blacklist: mcban blacklist enable -j {group.name}")
+        return group.blacklist
+
+    def row(self, entry: str, jail: Jail) -> AddressRecord:
+        """The row of (entry, jail), a new one if there is none."""
+        rows = self.transaction.addresses.get([entry], [jail.name])
+        return rows[0] if rows else AddressRecord(entry, jail.name)
+
+    def ban(self, entry: str, jail: Jail, duration: int | None, *, forced: bool) -> None:
+        """Ban in one jail, or in the group's blacklist when the count there is used up."""
+        now = self.context.now
+        row = self.row(entry, jail)
+        if row.active and end_of(row, jail, now) > now and (duration is None or self._ends(now, duration) == row.until):
+            self.done.append(f"{entry} is banned in {jail.name} already, {until(row.until, now)}")
+            return
+        renewed = row.active and end_of(row, jail, now) > now
+        reason = BY_HAND
+        group = self.world.book.groups[jail.group]
+        target = None if renewed or jail.kind is Kind.BLACKLIST else promotion(group, jail, row.count)
+        if target is not None:
+            reason = f"{BY_HAND}, after {row.count} bans in {jail.name} (max_count {jail.max_count})"
+            jail, duration, row = target, FOREVER_DURATION, self.row(entry, target)
+            if row.active:
+                self.done.append(f"{entry} is banned in {jail.name} already, for ever")
+                return
+        row.active, row.since, row.last_hit = True, row.since if renewed else now, now
+        row.until = self._ends(now, jail.bantime if duration is None else duration)
+        row.count += not renewed
+        row.blacklisted = jail.kind is Kind.BLACKLIST
+        row.reason, row.host, row.lifted_after, row.forced = reason, self.context.config.node, None, forced
+        self.transaction.addresses.save([row])
+        self.transaction.events.add([_event(row, "blacklist" if row.blacklisted else "ban", self.context)])
+        back = held_back(self.world, row, jail)
+        self.done.append(
+            f"{entry} banned in {jail.name} {until(row.until, now)}" + (f"; not enforced: {back}" if back else "")
+        )
+
+    @staticmethod
+    def _ends(now: int, duration: int) -> int:
+        return FOREVER if duration == FOREVER_DURATION else now + duration
+
+    def lift(self, entry: str, jails: Sequence[Jail]) -> None:
+        """End the bans of `entry` in `jails` and forget its hits there."""
+        now = self.context.now
+        rows = {row.jail: row for row in self.transaction.addresses.get([entry], [jail.name for jail in jails])}
+        banned = [jail for jail in jails if jail.name in rows and rows[jail.name].active]
+        for jail in banned:
+            row = rows[jail.name]
+            row.until = min(end_of(row, jail, now), now)
+            row.active, row.blacklisted, row.forced = False, False, False
+            event = Event(now, "lift", entry, jail.name, None, BY_HAND, self.context.config.node)
+            self.transaction.events.add([event])
+            self.done.append(f"{entry} lifted in {jail.name}")
+        self._forget(entry, jails, rows)
+        if not banned:
+            self.done.append(f"{entry} is not banned {f'in {self.name}' if self.name else 'anywhere'}")
+
+    def _forget(self, entry: str, jails: Sequence[Jail], rows: dict[str, AddressRecord]) -> None:
+        """Forget the hits of `entry` in `jails`, so that the next single failure bans nobody again. Those of a group
+        whose every tier is meant are dropped; else they are kept for the other tiers."""
+        last = self.transaction.hits.last_number()
+        known = self.transaction.hits.of([entry])
+        names = {jail.name for jail in jails}
+        for group in {jail.group: self.world.book.groups[jail.group] for jail in jails}.values():
+            whole = names >= {tier.name for tier in group.tiers}
+            if whole:
+                self.transaction.hits.forget([entry], group.name)
+            for jail in group.jails:
+                if jail.name not in names:
+                    continue
+                if jail.name in rows:
+                    rows[jail.name].lifted_after = last
+                elif not whole and jail.kind is not Kind.BLACKLIST and (group.name, entry) in known:
+                    rows[jail.name] = AddressRecord(entry, jail.name, last_hit=self.context.now, lifted_after=last)
+        self.transaction.addresses.save(rows.values())
+
+    def clear_counts(self, entry: str) -> None:
+        """Set `count` to 0 in every jail of the group, and forget its hits."""
+        group = self.world.book.groups[self.jails[0].group]
+        for row in self.transaction.addresses.get([entry], [jail.name for jail in group.jails]):
+            if row.count:
+                self.done.append(f"{entry}: count in {row.jail} set from {row.count} to 0")
+            row.count = 0
+            self.transaction.addresses.save([row])
+        self.transaction.hits.forget([entry], group.name)
+
+    def note_covering_networks(self, entry: str, jails: Sequence[Jail]) -> None:
+        """Say so when a ban of a wider network still refuses `entry`."""
+        network, names = to_network(entry), {jail.name for jail in jails}
+        for row in self.transaction.addresses.networks():
+            wider = entry_of(row)
+            if wider and wider != entry and row.jail in names and covers(to_network(wider), network):
+                self.failed.append(
+                    f"{entry} is still refused by the ban of {wider} in {row.jail}: unban that, or whitelist {entry}"
+                )
+
+
+def until(end: int | None, now: int) -> str:
+    """An end for a person: `for ever`, `for 6d 23h`."""
+    if end is None or end >= FOREVER:
+        return "for ever"
+    return f"for {about(max(0, end - now))}"
+
+
+def _carry_out(context: Context, name: str | None, work: Callable[[Transaction], _Desk]) -> Report:
+    """Ask the kernel whether it would listen, write SQL, then bring the groups concerned to it."""
+    context.firewall.read(())
+    desk = context.database.write(work)
+    groups = {jail.group for jail in desk.jails}
+    outcome = sync(context, groups if name is not None else None)
+    refused = [f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in outcome.refusals]
+    return Report(tuple(desk.done), tuple(desk.failed + refused))

@@ -1,0 +1,72 @@
+"""What every service function works with, and what it knows of the world at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mcban.config import Config
+from mcban.core.allowlist import AllowList
+from mcban.core.model import Group, Jail
+from mcban.firewall.base import Firewall
+from mcban.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that cannot be used, by the name of the jail or log, and what to do about it."""
+
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class JailBook:
+    """The jails as SQL has them: usable groups by name, and the rows that cannot be used."""
+
+    groups: dict[str, Group]
+    faults: tuple[Fault, ...] = ()
+    jails: dict[str, Jail] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "jails", {jail.name: jail for group in self.groups.values() for jail in group.jails})
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Jails and allowances as of one moment of SQL."""
+
+    book: JailBook
+    allow: AllowList
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is asked of the machine, so that tests can say it."""
+
+    clock: Callable[[], float]
+    """Seconds since the epoch."""
+    lookup: Callable[[str], list[str]]
+    """The addresses of a DNS name, [] when there are none now."""
+    protected: Callable[[], dict[str, str]]
+    """Address or network to why it is never banned: loopback, own addresses, gateways."""
+    port_number: Callable[[str], int]
+    """The number of a service's name; raises OSError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Settings, database, firewall, machine."""
+
+    config: Config
+    database: Database
+    firewall: Firewall
+    host: Host
+
+    @property
+    def now(self) -> int:
+        """Whole seconds since the epoch."""
+        return int(self.host.clock())

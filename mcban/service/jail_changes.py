@@ -1,0 +1,230 @@
+"""The commands that change jails: add, change, enable, disable, remove; and the switch of the blacklists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mcban.core import ladder
+from mcban.core.duration import FOREVER_DURATION, format_duration, parse_duration
+from mcban.core.model import Group, Jail, Kind
+from mcban.errors import DataError, RefusedError, UsageError, printable
+from mcban.service.bans import Report
+from mcban.service.context import Context, World
+from mcban.service.jails import check_ladder, read_book, select, select_group, settle, to_jail
+from mcban.service.sources import check_source
+from mcban.service.sync import sync
+from mcban.service.world import load_world
+from mcban.store.database import Transaction
+from mcban.store.events import Event
+from mcban.store.jails import JailRecord
+
+NUMBERS = ("maxretry", "findtime", "bantime", "max_count")
+TEXTS = ("port", "filter", "banaction", "logpath")
+LADDER_COLUMNS = ("maxretry", "findtime", "bantime")
+OPTIONS = (*NUMBERS, *TEXTS)
+
+Work = Callable[[Transaction, World], list[str]]
+
+
+def add(context: Context, record: JailRecord, *, force: bool) -> Report:
+    """Make a jail from a row; `escalate` makes the ladder of its `maxretry`.
+
+    Raises UsageError when the name is taken, DataError for a row that cannot work, FilterError for its filter.
+    """
+
+    def work(transaction: Transaction, world: World) -> list[str]:
+        taken = [name for name in (record.name, *_implied(record)) if name in world.book.jails]
+        if taken or record.name in world.book.groups:
+            raise UsageError(f"there is a jail {(taken or [record.name])[0]} already: mcban jail change")
+        _usable(context, record)
+        transaction.jails.insert(record)
+        made = settle(transaction, context.host.port_number)
+        group = ladder.split_name(record.name)[0]
+        book = read_book(transaction.jails.all(), context.host.port_number)
+        if group in book.groups:
+            check_ladder(book.groups[group].tiers, force=force)
+        return [f"{record.name} added", *made]
+
+    return _carry_out(context, work)
+
+
+def change(context: Context, name: str, option: str, value: str, *, force: bool) -> Report:
+    """Change one column of a jail, or of all tiers of a group. `maxretry` of a group regenerates its ladder.
+
+    Raises UsageError, DataError, or RefusedError when the ladder would not ascend and is not forced.
+    """
+    if option not in OPTIONS:
+        raise UsageError(f"there is no option {printable(option)}: it is one of {', '.join(OPTIONS)}")
+    new = _parse(option, value)
+
+    def work(transaction: Transaction, world: World) -> list[str]:
+        records = {record.name: record for record in transaction.jails.all()}
+        jails = select(world.book, name)
+        group = world.book.groups[jails[0].group]
+        if name in world.book.groups and option in (*TEXTS, "max_count") and group.blacklist:
+            jails.append(group.blacklist)
+        steps: dict[str, dict[str, Any]] = {jail.name: {option: new} for jail in jails}
+        if name in world.book.groups and option == "maxretry" and jails[0].kind is Kind.TIER:
+            steps = _regenerated(name, int(new), steps)
+        said = []
+        for jail in jails:
+            before, values = records[jail.name], steps[jail.name]
+            changed = {key: v for key, v in values.items() if getattr(before, key) != v}
+            if jail.kind is not Kind.BLACKLIST or option not in NUMBERS:
+                _usable(context, replace(before, **values))
+            for key, v in changed.items():
+                said.append(f"{jail.name}: {key} {_show(key, getattr(before, key))} is now {_show(key, v)}")
+            if changed:
+                transaction.jails.update(jail.name, changed)
+        after = read_book(transaction.jails.all(), context.host.port_number).groups[group.name]
+        check_ladder(after.tiers, force=force or not any(key in LADDER_COLUMNS for key in steps[jails[0].name]))
+        said += settle(transaction, context.host.port_number)
+        return said or [f"{name}: {option} is {_show(option, new)} already"]
+
+    return _carry_out(context, work)
+
+
+def enable(context: Context, name: str | None, *, on: bool) -> Report:
+    """Switch the jails that `name` means, or every jail, on or off. Off takes the entries out of the kernel and keeps
+    the rows; on brings back the bans that still run."""
+
+    def work(transaction: Transaction, world: World) -> list[str]:
+        jails = select(world.book, name)
+        said = _switch(transaction, jails, on=on)
+        group = world.book.groups.get(name or "")
+        if group and group.blacklist and group.blacklist.enabled and not on:
+            said.append(f"{group.blacklist.name} stays enabled: mcban blacklist disable -j {name}")
+        return said
+
+    return _carry_out(context, work)
+
+
+def remove(context: Context, name: str, *, yes: bool) -> Report:
+    """Remove a jail, or a group with its blacklist. Bans that still run there are lifted, which wants `yes`."""
+
+    def work(transaction: Transaction, world: World) -> list[str]:
+        jails: list[Jail] = select(world.book, name)
+        if name in world.book.groups:
+            jails = list(world.book.groups[name].jails)
+        names = [jail.name for jail in jails]
+        bans = transaction.addresses.in_force(context.now, names)
+        if bans and not yes:
+            raise RefusedError(f"{name} holds {len(bans)} bans, which would be lifted: say --yes if you mean it")
+        for row in bans:
+            row.active, row.until = False, context.now
+        transaction.addresses.save(bans)
+        transaction.events.add(
+            [Event(context.now, "lift", r.ip, r.jail, None, "jail removed", context.config.node) for r in bans]
+        )
+        for jail in names:
+            transaction.jails.delete(jail)
+        return [f"{jail} removed" for jail in names] + ([f"{len(bans)} bans lifted"] if bans else [])
+
+    return _carry_out(context, work)
+
+
+def reload(context: Context) -> Report:
+    """Take over what plain SQL changed in the jails: new rows, `escalate`, blacklists to make."""
+    return _carry_out(context, lambda transaction, _: settle(transaction, context.host.port_number))
+
+
+def switch_blacklist(context: Context, name: str | None, *, on: bool, max_count: int | None = None) -> Report:
+    """Switch the blacklist of the group that `name` belongs to, or of all, on or off. Off takes its entries out of
+    the kernel, keeps them in SQL and stops promotion; on may set how many bans lead there."""
+
+    def work(transaction: Transaction, world: World) -> list[str]:
+        groups = list(world.book.groups.values()) if name is None else [select_group(world.book, name)]
+        said: list[str] = []
+        for group in groups:
+            if on:
+                said += _count_to(transaction, group, max_count)
+            if group.blacklist:
+                said += _switch(transaction, [group.blacklist], on=on)
+            elif name is not None and not on:
+                said.append(f"{group.name} has no blacklist")
+        return said + (settle(transaction, context.host.port_number) if on else [])
+
+    return _carry_out(context, work)
+
+
+def _count_to(transaction: Transaction, group: Group, max_count: int | None) -> list[str]:
+    """Set the bans after which a group's next goes to its blacklist; where it was off, the default."""
+    said = []
+    for tier in group.tiers:
+        wanted = max_count or (tier.max_count if tier.max_count > 0 else ladder.DEFAULT_MAX_COUNT)
+        if tier.max_count != wanted:
+            transaction.jails.update(tier.name, {"max_count": wanted})
+            said.append(f"{tier.name}: max_count {tier.max_count} is now {wanted}")
+    return said
+
+
+def _switch(transaction: Transaction, jails: Sequence[Jail], *, on: bool) -> list[str]:
+    word = "enabled" if on else "disabled"
+    said = []
+    for jail in jails:
+        if jail.enabled == on:
+            said.append(f"{jail.name} is {word} already")
+        else:
+            transaction.jails.update(jail.name, {"enabled": on})
+            said.append(f"{jail.name} {word}")
+    return said
+
+
+def _regenerated(group: str, hits: int, steps: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    made = {ladder.tier_name(group, step.suffix): step for step in ladder.generate(hits)}
+    return {
+        name: {column: getattr(made[name], column) for column in LADDER_COLUMNS} if name in made else values
+        for name, values in steps.items()
+    }
+
+
+def _implied(record: JailRecord) -> list[str]:
+    if not record.escalate:
+        return []
+    return [ladder.tier_name(record.name, suffix) for suffix in ladder.TIER_SUFFIXES]
+
+
+def _usable(context: Context, record: JailRecord) -> None:
+    """Raises DataError or FilterError when the row could not work."""
+    try:
+        jail = to_jail(record, context.host.port_number)
+    except ValueError as error:
+        raise DataError(f"{printable(record.name)}: {error}") from None
+    if jail.kind is not Kind.BLACKLIST:
+        check_source(context, jail)
+
+
+def _parse(option: str, value: str) -> int | str:
+    try:
+        if option in {"findtime", "bantime"}:
+            return parse_duration(value)
+        if option in NUMBERS:
+            number = int(value)
+            if option == "maxretry" and number < 1:
+                raise ValueError
+            return max(number, 0) if option == "max_count" else number
+    except ValueError as error:
+        raise UsageError(
+            f"{option}: {error}"
+            if option in {"findtime", "bantime"}
+            else f"{option}: {printable(value)!r} is no whole number above 0"
+        ) from None
+    return value
+
+
+def _show(option: str, value: Any) -> str:
+    if option in {"findtime", "bantime"} and isinstance(value, int) and (value > 0 or value == FOREVER_DURATION):
+        return f"{value} ({format_duration(value)})"
+    return printable(str(value))
+
+
+def _carry_out(context: Context, work: Work) -> Report:
+    """Ask the kernel whether it would listen, change SQL, then bring the kernel to it if it holds anything of ours."""
+    before = context.firewall.read(())
+    said = context.database.write(lambda t: work(t, load_world(context, t)))
+    if before.rules:
+        outcome = sync(context)
+        return Report(tuple(said), tuple(f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in outcome.refusals))
+    return Report(tuple(said))

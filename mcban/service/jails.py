@@ -1,0 +1,212 @@
+"""From rows of `fail2ban_jail` to groups that can be used, and the commands that change those rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from difflib import get_close_matches
+
+from mcban.core import ladder
+from mcban.core.duration import FOREVER_DURATION, LONGEST
+from mcban.core.model import Group, Jail, Kind
+from mcban.core.ports import parse_ports
+from mcban.errors import RefusedError, UsageError, printable
+from mcban.firewall.base import group_fault, name_fault
+from mcban.service.context import Fault, JailBook
+from mcban.store.database import Transaction
+from mcban.store.jails import JailRecord
+
+# Each blocks the jail's ports through its list; the last two block every port. The original's names and fail2ban's.
+PORT_ACTIONS = {"mc-custom", "mc-ipset", "iptables-multiport", "nftables-multiport"}
+ALL_PORT_ACTIONS = {"iptables-allports", "nftables-allports"}
+
+PortNumber = Callable[[str], int]
+
+
+def read_book(records: Iterable[JailRecord], port_number: PortNumber) -> JailBook:
+    """The groups that the rows make. A row that cannot be used becomes a fault; the others go on."""
+    tiers: dict[str, list[Jail]] = defaultdict(list)
+    blacklists: dict[str, Jail] = {}
+    faults: list[Fault] = []
+    for record in records:
+        try:
+            jail = to_jail(record, port_number)
+        except ValueError as error:
+            faults.append(Fault(printable(record.name), str(error)))
+            continue
+        if record.escalate:
+            faults.append(
+                Fault(
+                    printable(record.name),
+                    "escalate = 1 waits for the next reload, or for the name of "
+                    f"{ladder.tier_name(record.name, ladder.TIER_SUFFIXES[0])} and its like to be free",
+                )
+            )
+        elif jail.kind is Kind.BLACKLIST:
+            blacklists[jail.group] = jail
+        else:
+            tiers[jail.group].append(jail)
+    groups: dict[str, Group] = {}
+    for name, members in tiers.items():
+        customs = [jail for jail in members if jail.kind is Kind.CUSTOM]
+        if customs and len(members) > 1:
+            faults += [Fault(j.name, "stands beside tiers of the same group: rename it") for j in customs]
+            members = [jail for jail in members if jail.kind is Kind.TIER]  # noqa: PLW2901
+        group = Group(name, tuple(sorted(members, key=lambda jail: ladder.rank(jail.name))), blacklists.pop(name, None))
+        groups[name] = group
+        faults += group_faults(group)
+    faults += [Fault(jail.name, "is a blacklist without a jail of its group") for jail in blacklists.values()]
+    return JailBook(groups, tuple(faults))
+
+
+def to_jail(record: JailRecord, port_number: PortNumber) -> Jail:
+    """A usable jail; raises ValueError with one clear line when the row cannot work."""
+    group, kind, _ = ladder.split_name(record.name)
+    fault = name_fault(record.name) or group_fault(group)
+    if fault:
+        raise ValueError(fault)
+    if record.escalate:
+        fault = _escalation_fault(record.name)
+        if fault:
+            raise ValueError(fault)
+    action = record.banaction.strip()
+    if action not in PORT_ACTIONS | ALL_PORT_ACTIONS:
+        known = ", ".join(sorted(PORT_ACTIONS | ALL_PORT_ACTIONS))
+        raise ValueError(f"banaction {printable(action)!r} is not known: use one of {known}")
+    ports = parse_ports("all" if action in ALL_PORT_ACTIONS else record.port, port_number)
+    if kind is not Kind.BLACKLIST:
+        _check_numbers(record)
+    return Jail(
+        name=record.name,
+        group=group,
+        kind=kind,
+        enabled=record.enabled,
+        maxretry=record.maxretry,
+        findtime=record.findtime,
+        bantime=FOREVER_DURATION if kind is Kind.BLACKLIST else record.bantime,
+        max_count=record.max_count,
+        ports=ports,
+        filter=record.filter.strip(),
+        banaction=action,
+        logpath=record.logpath,
+    )
+
+
+def _escalation_fault(name: str) -> str | None:
+    if ladder.split_name(name)[1] is not Kind.CUSTOM:
+        return "escalate = 1 is for a jail whose name does not end like a tier's"
+    return name_fault(ladder.tier_name(name, ladder.TIER_SUFFIXES[0]))
+
+
+def _check_numbers(record: JailRecord) -> None:
+    if not 1 <= record.maxretry <= 10_000:
+        raise ValueError(f"maxretry {record.maxretry} is out of range: from 1 to 10000")
+    if not 1 <= record.findtime <= LONGEST:
+        raise ValueError(f"findtime {record.findtime} is out of range: from 1 second to 100 years")
+    if record.bantime != FOREVER_DURATION and not 1 <= record.bantime <= LONGEST:
+        raise ValueError(f"bantime {record.bantime} is out of range: from 1 second to 100 years, or -1 for ever")
+    if not record.filter.strip():
+        raise ValueError("it names no filter")
+
+
+def group_faults(group: Group) -> list[Fault]:
+    """What is wrong with a group as a whole, its jails being usable."""
+    steps = _steps(group.tiers)
+    faults = [
+        Fault(group.name, f"the ladder does not ascend: {said} ({ladder.table(steps)})")
+        for said in ladder.faults(steps)
+    ]
+    enabled = [tier for tier in group.tiers if tier.enabled]
+    for column in ("filter", "logpath"):
+        values = list(dict.fromkeys(getattr(tier, column) for tier in enabled))
+        if len(values) > 1:
+            faults.append(
+                Fault(group.name, f"its tiers name different values of {column}: that of {enabled[0].name} is used")
+            )
+    return faults
+
+
+def _steps(tiers: Iterable[Jail]) -> list[ladder.Step]:
+    return [ladder.Step(ladder.split_name(t.name)[2] or t.name, t.maxretry, t.findtime, t.bantime) for t in tiers]
+
+
+def select(book: JailBook, name: str | None) -> list[Jail]:
+    """The jails that `-j NAME` means: a group's tiers, or the one jail; None is every jail, blacklists too.
+
+    Raises UsageError with the nearest name for one that there is not.
+    """
+    if name is None:
+        return list(book.jails.values())
+    if name in book.groups:
+        return list(book.groups[name].tiers)
+    if name in book.jails:
+        return [book.jails[name]]
+    unusable = next((fault for fault in book.faults if fault.what == name), None)
+    if unusable:
+        raise UsageError(f"the jail {printable(name)} cannot be used: {unusable.why}")
+    known = [*book.groups, *book.jails]
+    near = get_close_matches(name, known, 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(book.groups)}"
+    raise UsageError(f"there is no jail {printable(name)}: {hint}")
+
+
+def select_group(book: JailBook, name: str) -> Group:
+    """The group that `name` is, or belongs to. Raises UsageError as `select` does."""
+    return book.groups[select(book, name)[0].group]
+
+
+def settle(transaction: Transaction, port_number: PortNumber) -> list[str]:
+    """Bring the rows to what they imply: `escalate` becomes a ladder, `max_count` > 0 a blacklist jail.
+
+    Returns what was done, one line each. Rows that cannot be used stay as they are, to be reported.
+    """
+    records = transaction.jails.all()
+    names = {record.name for record in records}
+    said: list[str] = []
+    for record in records:
+        try:
+            to_jail(record, port_number)
+        except ValueError:
+            continue
+        if record.escalate:
+            said += _escalate(transaction, record, names)
+        elif ladder.split_name(record.name)[1] is Kind.CUSTOM and record.max_count > 0:
+            said += _give_blacklist(transaction, record, record.name, names)
+    return said
+
+
+def _escalate(transaction: Transaction, record: JailRecord, names: set[str]) -> list[str]:
+    wanted = [ladder.tier_name(record.name, suffix) for suffix in ladder.TIER_SUFFIXES]
+    taken = [name for name in wanted if name in names]
+    if taken:
+        return []  # read_book reports the row: it stays, with its escalate
+    for step in ladder.generate(record.maxretry):
+        made = replace(record, name=ladder.tier_name(record.name, step.suffix), escalate=False)
+        numbers = replace(made, maxretry=step.maxretry, findtime=step.findtime, bantime=step.bantime)
+        transaction.jails.insert(numbers)
+    transaction.jails.delete(record.name)
+    names |= set(wanted)
+    said = [f"{printable(record.name)}: made a ladder of {record.maxretry} hits a day"]
+    return said + (_give_blacklist(transaction, record, record.name, names) if record.max_count > 0 else [])
+
+
+def _give_blacklist(transaction: Transaction, record: JailRecord, group: str, names: set[str]) -> list[str]:
+    name = group + ladder.BLACKLIST_SUFFIX
+    if name in names or name_fault(name):
+        return []
+    transaction.jails.insert(
+        replace(record, name=name, maxretry=0, findtime=0, bantime=FOREVER_DURATION, enabled=True, escalate=False)
+    )
+    names.add(name)
+    return [f"{name}: made, since {printable(record.name)} has max_count {record.max_count}"]
+
+
+def check_ladder(tiers: Iterable[Jail], *, force: bool) -> None:
+    """Raises RefusedError, showing the ladder and the offending value, unless it ascends or is forced."""
+    steps = _steps(tiers)
+    said = ladder.faults(steps)
+    if said and not force:
+        raise RefusedError(
+            f"the ladder would not ascend: {said[0]} ({ladder.table(steps)}); --force does it all the same"
+        )

@@ -1,0 +1,148 @@
+"""Hits to bans: the one place where what was read from logs is counted, decided and written."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mcban.core.escalation import Allowed, Record, Standing, judge
+from mcban.core.model import Ban, Group, Hit, Jail, Position
+from mcban.service.context import Context, World
+from mcban.service.sync import entry_of
+from mcban.service.world import load_world
+from mcban.store.addresses import AddressRecord
+from mcban.store.database import Transaction
+from mcban.store.events import Event
+
+_FIRST_NEW = 1 << 62
+"""Hits of the batch at hand are numbered from here while they are judged: SQL numbers them later, in the same order,
+and all that it has numbered are older."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a batch led to: hits that counted, bans, the rows that hold them, and the world they were judged in."""
+
+    hits: int
+    bans: tuple[Ban, ...]
+    records: tuple[AddressRecord, ...]
+    world: World
+
+
+def record(
+    context: Context, hits: Sequence[Hit], positions: Sequence[Position] = (), finished: Sequence[Position] = ()
+) -> Recorded:
+    """Count `hits`, in their order, and commit them together with the positions of the logs up to which they were read.
+
+    Everything is read, judged and written in one transaction, so that a hit is counted exactly once whatever happens.
+    Raises DatabaseError with nothing written; the caller offers the same batch again.
+    """
+
+    def work(transaction: Transaction) -> Recorded:
+        world = load_world(context, transaction)
+        recorded = _count(context, transaction, world, hits)
+        transaction.positions.save(context.config.node, positions)
+        transaction.positions.delete(context.config.node, finished)
+        return recorded
+
+    return context.database.write(work)
+
+
+def _count(context: Context, transaction: Transaction, world: World, hits: Sequence[Hit]) -> Recorded:
+    batches: dict[str, list[Hit]] = defaultdict(list)
+    for hit in hits:
+        if hit.group in world.book.groups:
+            batches[hit.group].append(hit)
+    bans: list[Ban] = []
+    changed: list[AddressRecord] = []
+    counted: Counter[str] = Counter()
+    for name, batch in batches.items():
+        result = _GroupBatch(context, transaction, world, world.book.groups[name])
+        result.take(batch)
+        bans += result.bans
+        changed += result.write()
+        counted[name] += result.counted
+    transaction.hits.add_totals({name: n for name, n in counted.items() if n})
+    return Recorded(sum(counted.values()), tuple(bans), tuple(changed), world)
+
+
+class _GroupBatch:
+    """The hits of one batch for one group: loaded, judged, written."""
+
+    def __init__(self, context: Context, transaction: Transaction, world: World, group: Group) -> None:
+        self._context, self._transaction, self._world, self._group = context, transaction, world, group
+        self.bans: list[Ban] = []
+        self.counted = 0
+        self._new: dict[int, Hit] = {}
+        self._dropped: list[int] = []
+        self._rows: dict[tuple[str, str], AddressRecord] = {}
+        self._last_hit: dict[str, int] = {}
+
+    def take(self, hits: Sequence[Hit]) -> None:
+        """Judge the hits one after the other."""
+        ips = {hit.ip for hit in hits}
+        records = self._load(ips)
+        allowed = {ip: self._allowed(ip) for ip in ips}
+        for number, hit in enumerate(hits, _FIRST_NEW):
+            verdict = judge(self._group, records[hit.ip], hit, number, allowed[hit.ip])
+            if not verdict.counted:
+                continue
+            self.counted += 1
+            self._new[number] = hit
+            self._last_hit[hit.ip] = hit.at
+            for dropped in verdict.dropped:
+                if self._new.pop(dropped, None) is None:
+                    self._dropped.append(dropped)
+            for ban in verdict.bans:
+                self._note(ban)
+
+    def write(self) -> list[AddressRecord]:
+        """Write what changed; returns the rows of the bans."""
+        self._transaction.hits.drop(self._dropped)
+        self._transaction.hits.add([self._new[number] for number in sorted(self._new)])
+        changed = [self._rows[key] for key in dict.fromkeys((ban.ip, ban.jail) for ban in self.bans)]
+        self._transaction.addresses.save(changed)
+        self._transaction.events.add(
+            [
+                Event(b.since, "blacklist" if b.blacklisted else "ban", b.ip, b.jail, b.until, b.reason, b.host)
+                for b in self.bans
+            ]
+        )
+        return changed
+
+    def _load(self, ips: set[str]) -> dict[str, Record]:
+        records = {ip: Record() for ip in ips}
+        for (_, ip), kept in self._transaction.hits.of(ips, self._group.name).items():
+            records[ip].hits = kept
+        for row in self._transaction.addresses.get(ips, [jail.name for jail in self._group.jails]):
+            self._rows[row.ip, row.jail] = row
+            records[row.ip].standings[row.jail] = standing_of(row, self._world.book.jails[row.jail], self._context.now)
+        return records
+
+    def _allowed(self, ip: str) -> Allowed:
+        """Asked once per address and batch, however many hits it has."""
+        allow = self._world.allow
+        jails = frozenset(jail.name for jail in self._group.jails if allow.covering(ip, jail) is not None)
+        return lambda jail: jail.name in jails
+
+    def _note(self, ban: Ban) -> None:
+        self.bans.append(ban)
+        row = self._rows.setdefault((ban.ip, ban.jail), AddressRecord(ban.ip, ban.jail))
+        row.active, row.since, row.until, row.last_hit = True, ban.since, ban.until, ban.since
+        row.count, row.reason, row.blacklisted = ban.count, ban.reason, ban.blacklisted
+        row.host, row.lifted_after, row.forced = self._context.config.node, None, False
+
+
+def standing_of(row: AddressRecord, jail: Jail, now: int) -> Standing:
+    """What a row of SQL says to the ladder."""
+    if entry_of(row) is None:
+        return Standing(count=row.count)
+    if row.lifted_after is not None:
+        return Standing(0, row.lifted_after, row.count)
+    if row.active:
+        until = row.until
+        if until is None:
+            until = now + 1 if jail.bantime >= 0 else 1 << 62
+        return Standing(until, 0, row.count)
+    return Standing(row.until or 0, 0, row.count)

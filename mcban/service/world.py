@@ -1,0 +1,58 @@
+"""Jails and allowances, read from SQL, settings and the machine."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from mcban.core.address import parse_network
+from mcban.core.allowlist import EVERYWHERE, Allowance, AllowList
+from mcban.service.context import Context, World
+from mcban.service.jails import read_book
+from mcban.store.database import Transaction
+
+
+def load_world(context: Context, transaction: Transaction) -> World:
+    """The world as this transaction sees it."""
+    book = read_book(transaction.jails.all(), context.host.port_number)
+    return World(book, AllowList(_allowances(context, transaction)))
+
+
+def _allowances(context: Context, transaction: Transaction) -> list[Allowance]:
+    """Rule: the specification's "What wins", 1."""
+    found: list[Allowance] = []
+    for record in transaction.addresses.allowing():
+        scope = record.jail if record.jail not in {"", EVERYWHERE} else EVERYWHERE
+        found += _named(context, record.ip, scope, "whitelisted")
+    for entry in context.config.ignoreip:
+        found += _named(context, entry, EVERYWHERE, "ignoreip")
+    for entry, why in context.host.protected().items():
+        found.append(Allowance(entry, EVERYWHERE, why, protected=True))
+    server = context.database.server
+    if server:
+        found += _named(context, server, EVERYWHERE, "the database server", protected=True)
+    for node, addresses in transaction.nodes.addresses().items():
+        if node != context.config.node:
+            found += [Allowance(entry, EVERYWHERE, f"node {node}", protected=True) for entry in addresses]
+    return found
+
+
+def _named(context: Context, text: str, scope: str, why: str, *, protected: bool = False) -> list[Allowance]:
+    """An address or network as it is, a name as the addresses it has now."""
+    try:
+        return [Allowance(parse_network(text), scope, why, protected)]
+    except ValueError:
+        return [Allowance(entry, scope, f"{why} as {text}", protected) for entry in context.host.lookup(text)]
+
+
+def own_addresses(protected: dict[str, str]) -> list[str]:
+    """Of what is protected, the addresses by which other nodes may see this one."""
+    return [
+        entry
+        for entry, why in protected.items()
+        if why == OWN and not ipaddress.ip_network(entry).is_loopback and not ipaddress.ip_network(entry).is_link_local
+    ]
+
+
+OWN = "an address of this host"
+GATEWAY = "a default gateway"
+LOOPBACK = "loopback"
