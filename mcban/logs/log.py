@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from mcban.errors import DataError
-from mcban.logs.logfile import ABSENT, LogFile, Truncated, reason_of
+from mcban.logs.logfile import ABSENT, HEAD_LENGTH, LogFile, Truncated, reason_of
 from mcban.logs.model import Block, LogState, LogStatus, Position
-from mcban.logs.rotation import Found, Identity, begin_alike, find_copy, look_back, never_read, survey
+from mcban.logs.rotation import Found, Identity, find_copy, look_back, never_read, survey
 from mcban.logs.watch import Watch
 
 GRACE = 300.0
@@ -106,7 +106,7 @@ class Log:
             at_path = _identity(self.path)
             if self._current is not None and at_path == self._current.identity:
                 self._seen = seen
-                self._check(now)
+                self._check(self._current, now)
             else:
                 self._arrive(LogFile(self.path), now, seen)
             self.state, self.reason = LogState.FOLLOWING, ""
@@ -128,16 +128,20 @@ class Log:
         if current is not None and current.stat().st_nlink == 0:
             self._retire(current, now)  # deleted: nobody will find it again, so do not hold it for ever
 
-    def _check(self, now: float) -> None:
-        current = self._current
-        if current is None:
-            return
+    def _check(self, file: LogFile, now: float) -> None:
+        """Find out whether `file` was emptied, and act on it."""
         try:
-            if current.unscanned() < 0:
+            if file.unscanned() < 0:
                 raise Truncated
-            current.check()
+            file.check()
         except Truncated:
-            self._cut(current, now)
+            self._emptied(file, now)
+
+    def _emptied(self, file: LogFile, now: float) -> None:
+        if file is self._current:
+            self._cut(file, now)
+        else:
+            self._drop(file)
 
     def _arrive(self, new: LogFile | None, now: float, seen: int | None) -> None:
         """`new` is at the path, and it is not the file that was: find what lies between them."""
@@ -156,9 +160,8 @@ class Log:
                 file.close()
 
     def _admit(self, new: LogFile | None, opened: list[LogFile], now: float, seen: int | None) -> None:
-        self._check(now)  # it may have been cut before it was renamed
-        for file in self._files:
-            file.check()  # the longer the beginnings, the surer the difference
+        for file in list(self._files):
+            self._check(file, now)  # it may have been cut before it was renamed
         room = MOST_OPEN - len(self._files)
         link = os.path.islink(self.path)  # noqa: PTH114
         present = {file.identity for file in self._files}
@@ -169,14 +172,7 @@ class Log:
         since = self._seen or max([past.newest or 0, *(file.stat().st_mtime_ns for file in self._files)])
         between = past.unread
         if since and past.resume is None and not link:
-            if new is not None:
-                present.add(new.identity)
-            taken = {file.identity for file, _ in between}
-            heads = [*self._past_heads, *(file.head for file in self._files), *(file.head() for file, _ in between)]
-            unknown = never_read(listing, since, present | taken, self._known.values(), heads)
-            if new is not None:  # only now: a copy of the present content must not look like an earlier file
-                new.check()
-            between += [(file, 0) for file, head in unknown if new is None or not begin_alike(head, new.head)]
+            between += self._unknown(listing, since, between, new)
         between.sort(key=lambda entry: entry[0].modified)
         files = [self._open(file, offset, opened) for file, offset in between[: max(0, room)]]
         # From here on nothing fails: the plan is carried out.
@@ -200,6 +196,22 @@ class Log:
             self._adopt(new, now, seen)
             if not self._known:  # so that it is known from now on, also before its first line
                 self._outbox.append(self._block(new, b""))
+
+    def _unknown(
+        self, listing: list[Found], since: int, found: list[tuple[Found, int]], new: LogFile | None
+    ) -> list[tuple[Found, int]]:
+        """Files that came and went since `since`, each to be read from 0; without copies of other files."""
+        files = [*self._files, *([new] if new is not None else [])]
+        taken = {file.identity for file in files} | {file.identity for file, _ in found}
+        heads = [*self._past_heads, *(file.head() for file, _ in found)]
+        unknown = never_read(listing, since, taken, self._known.values(), heads)
+        # What a copy began with when we looked, its original begins with when we look after it.
+        for file in files:
+            try:
+                file.check()
+            except Truncated:
+                file.restart()
+        return [(file, 0) for file, head in unknown if not any(other.head.startswith(head) for other in files)]
 
     def _begin(self, new: LogFile, resume: int | None) -> None:
         if resume is not None:
@@ -248,14 +260,10 @@ class Log:
         self._rotations += 1
         old = current.position(self.path)
         listing = survey(self.path, ())
-        copy = find_copy(listing, old)
+        copy = find_copy(listing, old, sure=b"\n" in current.head or len(current.head) == HEAD_LENGTH)
         for file in list(self._files):  # `copy` overwrote the file of an earlier one, which is open
             if copy is not None and file.identity == copy.identity and file is not current:
                 self._drop(file)
-        taken = {file.identity for file in self._files} | ({copy.identity} if copy else set())
-        heads = [*self._past_heads, *(file.head for file in self._files)]
-        since = self._seen or 0
-        unknown = never_read(listing, since, taken, self._known.values(), heads) if since else []
         whole = current.head
         with suppress(Truncated):
             current.check()
@@ -263,9 +271,10 @@ class Log:
                 current.skip_to_end()
                 return
         self._past_heads.append(whole)
-        current.restart()
         between = [(copy, old.offset)] if copy else []
-        between += [(file, 0) for file, head in unknown if not begin_alike(head, current.head)]
+        if self._seen:
+            between += self._unknown(listing, self._seen, between, None)
+        current.restart()
         opened: list[LogFile] = []
         self._files.remove(current)
         for found, offset in sorted(between, key=lambda entry: entry[0].modified):
@@ -291,11 +300,8 @@ class Log:
             try:
                 index += self._advance(file, now, limit)
             except Truncated:
-                if file is self._current:
-                    self._cut(file, now)
-                    self.more = True
-                else:
-                    self._drop(file)
+                self.more = file is self._current
+                self._emptied(file, now)
         self.more = self.more or (self._again and len(self._files) < MOST_OPEN)
         return self._outbox.popleft() if self._outbox else None
 

@@ -106,12 +106,13 @@ def _entries(directory: str, name: str, inodes: set[int]) -> dict[tuple[int, str
         return {}
 
 
-def find_copy(listing: Iterable[Found], position: Position) -> Found | None:
+def find_copy(listing: Iterable[Found], position: Position, *, sure: bool = False) -> Found | None:
     """The copy made of the file of `position` before it was cut: same beginning, at least as long as it was read.
 
-    The newest, if several are. A file of which no line was read cannot be told from others: None.
+    The newest, if several are. A file of which no line was read cannot be told from others (its
+    beginning may be that of a time stamp): None, unless the caller is `sure` that it is more.
     """
-    if position.offset == 0:
+    if position.offset == 0 and not sure:
         return None
     for file in reversed(list(listing)):
         if file.rotated and not file.packed and file.size >= position.offset and matches_head(file.head(), position):
