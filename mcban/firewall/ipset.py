@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 
+from mcban.core.address import is_ipv6
 from mcban.core.plan import Actual, Plan, Rule, timeout
 from mcban.errors import FirewallError
 from mcban.firewall import iptables
@@ -44,7 +45,7 @@ class IpsetFirewall:
         self.chains = tuple(chains)
         self._sets = Sets()
         self._seen_jails: set[str] = set()
-        self._seen_rules: set[str] = set()
+        self._seen_rules: dict[str, Rule] = {}
 
     def close(self) -> None:
         """Give sockets back; what is in the kernel stays."""
@@ -146,7 +147,7 @@ class IpsetFirewall:
         refused: list[Refusal] = []
         for family, suffix in FAMILIES:
             six = family == AF_INET6
-            left = {entry: timeout(end, now, LONGEST) for entry, end in ends.items() if (":" in entry) == six}
+            left = {entry: timeout(end, now, LONGEST) for entry, end in ends.items() if is_ipv6(entry) == six}
             if not left:
                 continue
             header = headers.get(jail + suffix)
@@ -164,7 +165,7 @@ class IpsetFirewall:
         entries = list(gone)
         for family, suffix in FAMILIES:
             header = headers.get(jail + suffix)
-            some = [entry for entry in entries if (":" in entry) == (family == AF_INET6)]
+            some = [entry for entry in entries if is_ipv6(entry) == (family == AF_INET6)]
             if some and header is not None and header.holds(family):
                 refused += [Refusal(jail, entry, why) for entry, why in self._sets.delete(header, family, some)]
         return refused
@@ -197,7 +198,8 @@ class IpsetFirewall:
             if group in standing:
                 self._try(faults, self._sets.destroy, list_name(group))
         self._seen_rules.update(ready)
-        self._seen_rules.difference_update(plan.drop_rules)
+        for group in plan.drop_rules:
+            self._seen_rules.pop(group, None)
 
     def _fill_list(
         self,

@@ -40,7 +40,7 @@ class Scene:
     members: Mapping[str, tuple[str, ...]]
     chains: tuple[str, ...]
     seen_jails: Collection[str] = field(default=())
-    seen_rules: Collection[str] = field(default=())
+    seen_rules: Mapping[str, Rule] = field(default_factory=dict)
 
     def groups(self) -> set[str]:
         """Groups of which any family has lines in our chain."""
@@ -106,7 +106,11 @@ class Scene:
                 f"{family.name}: there is no chain {c} to jump from" for c in self.chains if c not in table.chains
             )
         for group in sorted(groups):
-            if group in self.members and self._whole_members(group) is None:
+            if group not in self.members:
+                continue
+            jails = self._whole_members(group)
+            seen = self.seen_rules.get(group)
+            if jails is None or (seen is not None and not set(seen.jails) <= set(jails)):
                 yield f"list {list_name(group)} lacks sets"
 
     def _missing_sets(self, named: Collection[str]) -> Iterator[str]:

@@ -32,6 +32,8 @@ NETLINK_NETFILTER = 12
 PATIENCE = 30.0
 """Seconds that the kernel may take for one request. It answers within milliseconds, but a set that is just being
 resized holds everyone up."""
+LETTING_GO = 0.5
+"""Seconds that a set is given to be let go of by rules that were just deleted."""
 _RECEIVE = 1 << 18
 
 NO_PERMISSION = (
@@ -160,12 +162,22 @@ class Sets:
         self._ask(f"cannot create list {name}", lambda c: c.create(name, stype="list:set", family=socket.AF_UNSPEC))
 
     def destroy(self, name: str) -> None:
-        """Take a set or list away; fine when it is not there."""
-        try:
-            self._ask(f"cannot destroy set {name}", lambda control: control.destroy(name))
-        except FirewallError as error:
-            if _code(error) != errno.ENOENT:
-                raise
+        """Take a set or list away; fine when it is not there.
+
+        nf_tables lets go of a deleted rule's set a moment after the rule is gone, so a set in use gets that moment.
+        """
+        deadline = time.monotonic() + LETTING_GO
+        while True:
+            try:
+                self._ask(f"cannot destroy set {name}", lambda control: control.destroy(name))
+            except FirewallError as error:
+                if _code(error) == errno.ENOENT:
+                    return
+                if _code(error) != IPSET_ERR_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
     def join(self, name: str, member: str) -> None:
         """Put a set into a list; fine when it is in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from mcban.core.address import is_ipv6
 from mcban.core.model import FOREVER
 from mcban.core.plan import Actual, Plan, Rule, timeout
 from mcban.firewall.base import Refusal
@@ -40,7 +41,7 @@ class MemoryFirewall:
         for jail, ends in plan.add.items():
             held = self.entries.setdefault(jail, {})
             for entry, end in ends.items():
-                if self.maxelem is not None and entry not in held and len(held) >= self.maxelem:
+                if entry not in held and self._full(held, is_ipv6(entry)):
                     refused.append(Refusal(jail, entry, f"the set is full (maxelem {self.maxelem})"))
                     continue
                 left = timeout(end, now, self.longest)
@@ -55,6 +56,12 @@ class MemoryFirewall:
         for jail in plan.drop:
             self.entries.pop(jail, None)
         return refused
+
+    def _full(self, held: dict[str, int], six: bool) -> bool:
+        """Whether a jail's set of one family has no room."""
+        if self.maxelem is None or len(held) < self.maxelem:
+            return False
+        return sum(is_ipv6(entry) == six for entry in held) >= self.maxelem
 
     def remove(self, jails: Collection[str]) -> None:
         """Forget everything."""
