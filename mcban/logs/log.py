@@ -105,8 +105,8 @@ class Log:
         try:
             at_path = _identity(self.path)
             if self._current is not None and at_path == self._current.identity:
-                self._seen = seen
                 self._check(self._current, now)
+                self._seen = seen  # after the check: what was cut before it lies before `seen`
             else:
                 self._arrive(LogFile(self.path), now, seen)
             self.state, self.reason = LogState.FOLLOWING, ""
@@ -191,6 +191,8 @@ class Log:
             self._follow(file)
         if len(between) > room:
             self._again = True
+            if files:  # those before it are dealt with, also when they are forgotten
+                self._seen = max(since, between[len(files) - 1][0].modified)
         elif new is not None:
             self._begin(new, past.resume)
             self._adopt(new, now, seen)
@@ -265,11 +267,8 @@ class Log:
             if copy is not None and file.identity == copy.identity and file is not current:
                 self._drop(file)
         whole = current.head
-        with suppress(Truncated):
-            current.check()
-            if whole:  # the beginning still stands: cut in the middle. What is left was read
-                current.skip_to_end()
-                return
+        if current.shorten():
+            return
         self._past_heads.append(whole)
         between = [(copy, old.offset)] if copy else []
         if self._seen:

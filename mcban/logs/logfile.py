@@ -109,6 +109,18 @@ class LogFile:
         self.head = b""
         self.check()
 
+    def shorten(self) -> bool:
+        """Go on after a cut in the middle: whole lines of the old beginning still stand, and what is left was read.
+
+        False, with nothing changed, when the content is new.
+        """
+        head = os.pread(self.descriptor, HEAD_LENGTH, 0)
+        if b"\n" not in head or not (self.head and (head.startswith(self.head) or self.head.startswith(head))):
+            return False
+        self.head = head
+        self.skip_to_end()
+        return True
+
     def read(self, limit: int) -> bytes:
         """The next whole lines, about `limit` bytes at most unless one line is longer; b"" when none is complete.
 

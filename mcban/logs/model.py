@@ -9,6 +9,7 @@ from mcban.core.model import Position
 
 __all__ = ["Block", "LogState", "LogStatus", "Position"]
 
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Whole lines, each ending in a newline, in the order of the file.
