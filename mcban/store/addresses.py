@@ -108,6 +108,11 @@ class AddressTable:
         for ip, jail in keys:
             self._connection.execute(delete(_IPS).where(_IPS.c.ip == ip, _IPS.c.jail == jail))
 
+    def any_over(self, now: int) -> bool:
+        """Whether some ban has ended and is not marked so yet."""
+        query = select(_IPS.c.id).where(_IPS.c.active, _IPS.c.until <= to_datetime(now)).limit(1)
+        return self._connection.execute(query).first() is not None
+
     def expire(self, now: int) -> list[tuple[str, str, int]]:
         """Mark the bans that have ended as no longer active; returns their (ip, jail, end)."""
         over = (_IPS.c.active, _IPS.c.until <= to_datetime(now))

@@ -1,0 +1,196 @@
+"""`mcban jail`."""
+
+from __future__ import annotations
+
+import click
+
+from mcban.cli.output import (
+    context_of,
+    emit,
+    finish,
+    force_option,
+    jail_option,
+    jail_required,
+    json_option,
+    table,
+    yes_option,
+)
+from mcban.core.duration import format_duration, parse_duration
+from mcban.daemon.presence import ask_to_reload
+from mcban.errors import UsageError
+from mcban.service import jail_changes
+from mcban.service.report import JailLine, Overview, overview
+from mcban.store.jails import JailRecord
+
+
+@click.group()
+def jail() -> None:
+    """The jails: rows of fail2ban_jail."""
+
+
+def _document(line: JailLine, seen: Overview) -> dict[str, object]:
+    j = line.jail
+    return {
+        "name": j.name,
+        "group": j.group,
+        "kind": j.kind.value,
+        "enabled": j.enabled,
+        "maxretry": j.maxretry,
+        "findtime": j.findtime,
+        "bantime": j.bantime,
+        "max_count": j.max_count,
+        "port": str(j.ports),
+        "filter": j.filter,
+        "banaction": j.banaction,
+        "logpath": j.logpath.split(),
+        "bans": line.bans,
+        "bans_ever": line.bans_ever,
+        "hits": line.hits,
+        "faults": [fault.why for fault in seen.faults if fault.what in {j.name, j.group}],
+    }
+
+
+@jail.command("list")
+@json_option
+@click.pass_context
+def list_(ctx: click.Context, as_json: bool) -> None:
+    """Every jail in a line."""
+    seen = overview(context_of(ctx))
+    if as_json:
+        emit([_document(line, seen) for line in seen.jails])
+        return
+    table(
+        ("JAIL", "HITS", "WITHIN", "BAN", "PORTS", "FILTER", "MAX COUNT", ""),
+        (
+            (
+                line.jail.name,
+                line.jail.maxretry or "-",
+                format_duration(line.jail.findtime) if line.jail.findtime else "-",
+                format_duration(line.jail.bantime),
+                line.jail.ports,
+                line.jail.filter,
+                line.jail.max_count,
+                "" if line.jail.enabled else "disabled",
+            )
+            for line in seen.jails
+        ),
+    )
+    for fault in seen.faults:
+        click.echo(f"mcban: {fault}", err=True)
+
+
+@jail.command()
+@jail_required
+@json_option
+@click.pass_context
+def show(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Every column of a jail, or of a group's jails."""
+    seen = overview(context_of(ctx), name)
+    documents = [_document(line, seen) for line in seen.jails]
+    if as_json:
+        emit(documents)
+        return
+    for document in documents:
+        for key, value in document.items():
+            shown = ", ".join(value) if isinstance(value, list) else value
+            if key in {"findtime", "bantime"} and isinstance(value, int) and value:
+                shown = f"{value} ({format_duration(value)})"
+            click.echo(f"{key:10} {shown}")
+        click.echo()
+
+
+@jail.command()
+@jail_required
+@click.option("--filter", "filter_", required=True, help="The filter's name: see mcban filter list.")
+@click.option("--logpath", required=True, help="The log to read; several, or globs, separated by white space.")
+@click.option("--port", required=True, help="The ports to close: 25,465,587 or all.")
+@click.option("--maxretry", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Hits to a ban.")
+@click.option("--findtime", default="1h", show_default=True, help="How long a hit counts.")
+@click.option("--bantime", default="1d", show_default=True, help="How long a ban lasts; -1 for ever.")
+@click.option(
+    "--max-count",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Bans after which the next is for ever; 0 for none.",
+)
+@click.option("--banaction", default="mc-custom", show_default=True, help="mc-custom, or iptables-allports.")
+@click.option("--escalate", is_flag=True, help="Make the four tiers of a ladder, with maxretry hits for a day.")
+@click.option("--disabled", is_flag=True, help="Make it, but do not enable it.")
+@force_option
+@click.pass_context
+def add(
+    ctx: click.Context,
+    name: str,
+    filter_: str,
+    logpath: str,
+    port: str,
+    maxretry: int,
+    findtime: str,
+    bantime: str,
+    max_count: int,
+    banaction: str,
+    escalate: bool,
+    disabled: bool,
+    force: bool,
+) -> int:
+    """Make a custom jail, or with --escalate a group with its ladder."""
+    try:
+        times = parse_duration(findtime), parse_duration(bantime)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    record = JailRecord(
+        name, not disabled, maxretry, *times, port, filter_, banaction, logpath, max_count, escalate=escalate
+    )
+    return finish(jail_changes.add(context_of(ctx), record, force=force))
+
+
+@jail.command()
+@jail_required
+@click.option("--option", required=True, help=f"One of {', '.join(jail_changes.OPTIONS)}.")
+@click.option("-v", "--value", required=True, help="Its new value.")
+@force_option
+@click.pass_context
+def change(ctx: click.Context, name: str, option: str, value: str, force: bool) -> int:
+    """Change one option. maxretry of a group regenerates its whole ladder."""
+    return finish(jail_changes.change(context_of(ctx), name, option, value, force=force))
+
+
+@jail.command()
+@jail_required
+@click.pass_context
+def enable(ctx: click.Context, name: str) -> int:
+    """Enable; bans that still run are enforced again."""
+    return finish(jail_changes.enable(context_of(ctx), name, on=True))
+
+
+@jail.command()
+@jail_required
+@click.pass_context
+def disable(ctx: click.Context, name: str) -> int:
+    """Disable: its entries leave the kernel, its bans stay in SQL."""
+    return finish(jail_changes.enable(context_of(ctx), name, on=False))
+
+
+@jail.command()
+@jail_required
+@yes_option
+@click.pass_context
+def remove(ctx: click.Context, name: str, yes: bool) -> int:
+    """Remove a jail, or a group with its blacklist; lifts its bans."""
+    return finish(jail_changes.remove(context_of(ctx), name, yes=yes))
+
+
+@jail.command("reload")
+@jail_option
+@click.pass_context
+def reload_(ctx: click.Context, name: str | None) -> int:
+    """Read the jails and filters again. The engine also notices changed rows by itself, not changed filter files."""
+    context = context_of(ctx)
+    if name is not None:
+        overview(context, name)
+    report = jail_changes.reload(context)
+    status = finish(report)
+    asked = ask_to_reload(context.config.state_dir)
+    click.echo("the engine was asked to reload" if asked else "the jails are in order; no engine runs")
+    return status

@@ -1,0 +1,342 @@
+"""The engine: follow logs, record hits, enforce bans, notice what others changed, mend the kernel.
+
+One thread, one loop. It sleeps until a log grows, a signal arrives or something is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mcban import __version__
+from mcban.core.duration import about
+from mcban.core.model import FOREVER, Ban, Hit, Position
+from mcban.core.plan import Plan
+from mcban.daemon.presence import Presence
+from mcban.daemon.signals import Signals, tell_systemd
+from mcban.errors import FirewallError, McbanError
+from mcban.firewall.base import IncompleteError, Refusal
+from mcban.logs import Follower, LogState
+from mcban.service import upkeep
+from mcban.service.changes import ChangeFeed
+from mcban.service.context import Context, Fault, World
+from mcban.service.record import record
+from mcban.service.sources import Intake, find_sources
+from mcban.service.sync import Outcome, enforce, sync
+
+log = logging.getLogger("mcban")
+
+READING_SLICE = 0.25
+"""Seconds of reading after which what else is due gets its turn."""
+GROUP_SIZE = 20_000
+"""Hits that are committed together at the most: a bound for memory and for the time that others wait for the lock."""
+PURGE_EVERY = 60.0
+LONGEST_PAUSE = 10.0
+"""Seconds between two tries while the database is away, at the most."""
+
+FileKey = tuple[str, int, int]
+
+
+@dataclass(slots=True)
+class Pending:
+    """What was read and is not committed yet, in its order."""
+
+    hits: list[Hit] = field(default_factory=list)
+    positions: dict[FileKey, Position] = field(default_factory=dict)
+    finished: dict[FileKey, Position] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.hits or self.positions or self.finished)
+
+
+def _key(position: Position) -> FileKey:
+    return position.path, position.device, position.inode
+
+
+class Engine:
+    """One run of the engine, from `start` to `stop`."""
+
+    def __init__(self, context: Context, presence: Presence) -> None:
+        self._context, self._presence = context, presence
+        self._started = context.now
+        self._pending = Pending()
+        self._refusals: tuple[Refusal, ...] = ()
+        self._troubles: dict[str, str] = {}
+        self._faults: list[Fault] = []
+        self._told_faults: set[str] = set()
+        self._told_logs: dict[str, LogState] = {}
+        self._due: dict[str, float] = {}
+        self._pause = 0.0
+        self._read_again = 0.0
+        self._world: World
+        self._intake: Intake
+        self._feed: ChangeFeed
+        self._follower: Follower
+
+    def start(self) -> None:
+        """Be ready: jails taken over, bans in the kernel, logs open. Raises what makes that impossible."""
+        context = self._context
+        context.firewall.read(())  # a missing permission is said before anything is changed
+        self._feed = context.database.read(ChangeFeed)
+        upkeep.announce(context)
+        self._world, said = upkeep.take_over(context)
+        self._say(said)
+        upkeep.expire(context)
+        self._mend(first=True)
+        self._find_sources()
+        positions = context.database.read(lambda t: t.positions.all(context.config.node))
+        from_end = context.config.read_new_logs == "end"
+        self._follower = Follower(self._intake.patterns, positions, from_end=from_end)
+        self._publish()
+
+    def run(self, signals: Signals) -> None:
+        """Until a signal says stop."""
+        config = self._context.config
+        timers: dict[str, tuple[float, Callable[[], None]]] = {
+            "poll": (float(config.poll_interval), self._poll),
+            "sync": (float(config.sync_interval), self._tend),
+            "purge": (PURGE_EVERY, self._purge),
+        }
+        now = time.monotonic()
+        self._due = {name: now + every for name, (every, _) in timers.items()}
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._follower.fileno(), selectors.EVENT_READ)
+            selector.register(signals.fileno(), selectors.EVENT_READ)
+            while not signals.stop:
+                busy = self._read_when_possible()
+                if signals.reload:
+                    signals.reload = False
+                    self._guarded(self._reload)
+                for name, (every, action) in timers.items():
+                    if time.monotonic() >= self._due[name] and not signals.stop:
+                        self._due[name] = time.monotonic() + every
+                        self._guarded(action)
+                if busy or signals.stop:
+                    continue
+                if self._pause:
+                    time.sleep(min(0.1, self._pause))  # logs may grow meanwhile: they are not waited for
+                else:
+                    selector.select(max(0.0, min(self._due.values()) - time.monotonic()))
+                    signals.drain()
+
+    def _read_when_possible(self) -> bool:
+        """Read, unless what was read before cannot be written yet; returns whether there may be more at once."""
+        if time.monotonic() < self._read_again:
+            return False
+        more = self._guarded(self._read_some) is True
+        if self._read_some.__name__ in self._troubles:
+            self._pause = min(max(self._pause * 2, 0.2), LONGEST_PAUSE)
+            self._read_again = time.monotonic() + self._pause
+        else:
+            self._pause = 0.0
+        return more
+
+    def read_to_end(self) -> None:
+        """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong."""
+        while True:
+            while self._take_block():
+                if len(self._pending.hits) >= GROUP_SIZE:
+                    self._commit()
+            if self._follower.at_end:
+                break
+            self._follower.wait(0.1)
+        self._commit()
+        upkeep.expire(self._context)
+        self._mend()
+        self._watch_logs()
+
+    def stop(self, *, keep: bool) -> None:
+        """Commit what was read; take everything of ours out of the kernel unless `keep`."""
+        tell_systemd("STOPPING=1")
+        self._guarded(self._commit)
+        self._follower.close()
+        if not keep:
+            self._context.firewall.remove(list(self._world.book.jails))
+        log.info("stopped%s", "; lists and rules stay in the kernel" if keep else "; lists and rules are taken down")
+
+    # Reading
+
+    def _read_some(self) -> bool:
+        """Read for a while; returns whether there may be more at once."""
+        end = time.monotonic() + READING_SLICE
+        more = True
+        while more and time.monotonic() < end and len(self._pending.hits) < GROUP_SIZE:
+            more = self._take_block()
+        if self._pending.hits or self._pending.finished:
+            self._commit()
+        return more
+
+    def _take_block(self) -> bool:
+        """Take the next block into what is pending; False when there is none."""
+        block = self._follower.read()
+        if block is None:
+            return False
+        if block.data:
+            patterns = self._follower.patterns_of(block.path)
+            self._pending.hits += self._intake.hits(block.path, block.data, patterns, self._context.now)
+        if _key(block.position) in self._pending.finished:
+            self._commit()  # a new file has the number of one that is to be forgotten: one after the other
+        self._pending.positions[_key(block.position)] = block.position
+        for position in block.finished:
+            self._pending.finished[_key(position)] = position
+        return True
+
+    def _commit(self) -> None:
+        """Write what is pending, then let the kernel have the bans."""
+        pending = self._pending
+        if not pending:
+            return
+        done = record(self._context, pending.hits, list(pending.positions.values()), list(pending.finished.values()))
+        self._pending = Pending()
+        for ban in done.bans:
+            log.warning("%s", describe(ban, self._context.now))
+        if done.records:
+            try:
+                self._note(enforce(self._context, done.world, done.records))
+            except FirewallError as error:
+                log.error("%s; lists are mended next", error)
+                self._due["sync"] = 0.0
+
+    # What is due now and then
+
+    def _poll(self) -> None:
+        """Take over what others changed; commit the positions of logs without hits."""
+        self._commit()
+        changed = self._context.database.read(lambda t: self._feed.poll(t, time.monotonic()))
+        if changed:
+            self._take_over(changed)
+        self._watch_logs()
+
+    def _take_over(self, changed: list[tuple[str, str]]) -> None:
+        before = self._world
+        self._world, said = upkeep.take_over(self._context)
+        self._say(said)
+        if self._world.book != before.book:
+            self._find_sources()
+            self._follower.set_patterns(self._intake.patterns)
+        if self._world != before:
+            self._mend()
+            return
+        keys = {(ip, jail) for ip, jail in changed if ip}
+        rows = self._context.database.read(lambda t: t.addresses.get({ip for ip, _ in keys}))
+        here = [row for row in rows if (row.ip, row.jail) in keys]
+        gone = keys - {(row.ip, row.jail) for row in here}
+        self._note(enforce(self._context, self._world, here, gone))
+
+    def _tend(self) -> None:
+        """End bans, mend the kernel, say how things are."""
+        upkeep.expire(self._context)
+        self._mend()
+        self._publish()
+
+    def _purge(self) -> None:
+        world, self._world = self._world, upkeep.take_over(self._context)[0]
+        if self._world != world:
+            self._find_sources()
+            self._follower.set_patterns(self._intake.patterns)
+        upkeep.announce(self._context)
+        upkeep.purge(self._context, self._world)
+
+    def _reload(self) -> None:
+        """Read jails and filters again: SIGHUP."""
+        self._told_faults.clear()
+        self._world, said = upkeep.take_over(self._context)
+        self._say(said)
+        self._find_sources()
+        self._follower.set_patterns(self._intake.patterns)
+        self._mend()
+        log.info("reloaded")
+        self._publish()
+
+    def _mend(self, *, first: bool = False) -> None:
+        outcome = sync(self._context)
+        if not first:
+            for line in outcome.missing:
+                log.warning("mended: %s", line)
+        elif outcome.plan.additions:
+            log.info("put %d bans into the kernel", outcome.plan.additions)
+        self._refusals = ()
+        self._note(outcome)
+
+    def _note(self, outcome: Outcome) -> None:
+        for refusal in outcome.refusals:
+            if refusal not in self._refusals:
+                log.error("not enforced: %s in %s: %s", refusal.entry, refusal.jail, refusal.why)
+        self._refusals = tuple(dict.fromkeys((*self._refusals, *outcome.refusals)))
+
+    def _find_sources(self) -> None:
+        sources, faults = find_sources(self._context, self._world.book)
+        self._intake = Intake(sources)
+        self._faults = [*self._world.book.faults, *faults]
+        for fault in self._faults:
+            if str(fault) not in self._told_faults:
+                log.error("cannot be used: %s", fault)
+        self._told_faults = {str(fault) for fault in self._faults}
+
+    def _guarded(self, action: Callable[[], Any]) -> Any:
+        """Do it; what goes wrong is said once, and tried again when it is due next. None when it went wrong."""
+        name = action.__name__
+        try:
+            result = action()
+        except McbanError as error:
+            if isinstance(error, IncompleteError):
+                self._note(Outcome(Plan(), (), error.refused))
+            if self._troubles.get(name) != str(error):
+                log.error("%s", error)
+            self._troubles[name] = str(error)
+            return None
+        if self._troubles.pop(name, None) is not None:
+            log.info("works again")
+        return result
+
+    # What it says
+
+    def _say(self, lines: list[str]) -> None:
+        for line in lines:
+            log.info("%s", line)
+
+    def _watch_logs(self) -> None:
+        """Say which logs are waited for, once for each change, and pass warnings on."""
+        for status in self._follower.status():
+            if self._told_logs.get(status.path) != status.state:
+                self._told_logs[status.path] = status.state
+                level = logging.ERROR if status.state is LogState.UNREADABLE else logging.INFO
+                log.log(
+                    level, "log %s: %s%s", status.path, status.state, f" ({status.reason})" if status.reason else ""
+                )
+        for line in [*self._follower.take_warnings(), *self._intake.warnings]:
+            log.warning("%s", line)
+        self._intake.warnings.clear()
+
+    def _publish(self) -> None:
+        self._presence.say(
+            {
+                "pid": os.getpid(),
+                "version": __version__,
+                "node": self._context.config.node,
+                "since": self._started,
+                "at": self._context.now,
+                "firewall": self._context.firewall.name,
+                "enforces": self._context.firewall.enforces,
+                "troubles": sorted(set(self._troubles.values())),
+                "faults": [asdict(fault) for fault in self._faults],
+                "not_enforced": [asdict(refusal) for refusal in self._refusals],
+                "logs": [asdict(status) for status in self._follower.status()],
+            }
+        )
+
+
+def describe(ban: Ban, now: int) -> str:
+    """A ban in one line, with its reason."""
+    if ban.until >= FOREVER:
+        length = "for ever"
+    elif ban.until <= now:
+        length = f"for {about(ban.until - ban.since)}, over by now"
+    else:
+        length = f"for {about(ban.until - now)}"
+    return f"{'blacklist' if ban.blacklisted else 'ban'} {ban.ip} in {ban.jail} {length}: {ban.reason}"

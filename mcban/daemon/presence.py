@@ -1,0 +1,113 @@
+"""That an engine runs, and what it says of itself: a lock and a JSON file in the state directory.
+
+The lock is the kernel's, so that it goes with the process however that ends; the file may be a few seconds old.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mcban.errors import McbanError, NoPermissionError
+
+LOCK = "engine.lock"
+STATE = "engine.json"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    """Whether an engine runs on this state directory, and the last that it said of itself."""
+
+    running: bool
+    said: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pid(self) -> int | None:
+        """Its process, when it runs."""
+        pid = self.said.get("pid")
+        return pid if self.running and isinstance(pid, int) else None
+
+
+def look(state_dir: Path) -> EngineView:
+    """The engine of `state_dir`, running or not. Raises NoPermissionError when the folder may not be looked into."""
+    try:
+        said = json.loads((state_dir / STATE).read_text("utf-8"))
+    except PermissionError:
+        raise NoPermissionError(f"no permission to look into {state_dir}: run as root, or as its owner") from None
+    except (OSError, ValueError):
+        said = {}
+    return EngineView(_locked(state_dir), said if isinstance(said, dict) else {})
+
+
+def _locked(state_dir: Path) -> bool:
+    try:
+        descriptor = os.open(state_dir / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        raise NoPermissionError(f"no permission to look into {state_dir}: run as root, or as its owner") from None
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def ask_to_reload(state_dir: Path) -> bool:
+    """Make a running engine read jails and filters again; returns whether there was one."""
+    pid = look(state_dir).pid
+    if pid is None:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGHUP)
+        return True
+    return False
+
+
+class Presence:
+    """This process as the engine of a state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = state_dir
+        self._lock: int | None = None
+
+    def take(self) -> None:
+        """Be the engine; raises McbanError when another is, NoPermissionError when the folder may not be written."""
+        try:
+            descriptor = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise NoPermissionError(f"{self._folder / LOCK} cannot be written: {error.strerror}") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            pid = look(self._folder).pid
+            raise McbanError(
+                f"an engine runs on {self._folder} already"
+                + (f" (process {pid})" if pid else "")
+                + ": see mcban status"
+            ) from None
+        self._lock = descriptor
+
+    def say(self, state: dict[str, Any]) -> None:
+        """Put down what others may know; a full disk is no reason to stop."""
+        new = self._folder / (STATE + ".new")
+        with suppress(OSError):
+            new.write_text(json.dumps(state), "utf-8")
+            new.replace(self._folder / STATE)
+
+    def leave(self) -> None:
+        """Be the engine no longer."""
+        if self._lock is not None:
+            with suppress(OSError):
+                (self._folder / STATE).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None

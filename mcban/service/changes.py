@@ -1,0 +1,30 @@
+"""What others changed in SQL: asked for cheaply, by number, and missing none."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from mcban.store.database import Transaction
+
+OVERLAP = 10.0
+"""Seconds for which numbers are asked for again: on a server a transaction may commit a lower number after a higher."""
+
+
+class ChangeFeed:
+    """The changes since it was made, each once."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._low = transaction.changes.last()
+        self._seen: set[int] = set()
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def poll(self, transaction: Transaction, now: float) -> list[tuple[str, str]]:
+        """The (ip, jail) that changed, an empty ip for a jail's own row. `now` is any clock's seconds."""
+        rows = [row for row in transaction.changes.since(self._low) if row[0] not in self._seen]
+        if rows:
+            self._seen.update(number for number, _, _ in rows)
+            self._marks.append((now, max(self._seen)))
+        while self._marks and self._marks[0][0] < now - OVERLAP:
+            self._low = self._marks.popleft()[1]
+            self._seen = {number for number in self._seen if number > self._low}
+        return list(dict.fromkeys((ip, jail) for _, ip, jail in rows))

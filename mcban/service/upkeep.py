@@ -1,0 +1,43 @@
+"""What must be done now and then: taking over plain SQL, ending bans, dropping what nobody can ask for any more."""
+
+from __future__ import annotations
+
+from mcban.service.bans import settle_bans
+from mcban.service.context import Context, World
+from mcban.service.jails import settle
+from mcban.service.world import load_world, own_addresses
+from mcban.store.database import Transaction
+
+
+def take_over(context: Context) -> tuple[World, list[str]]:
+    """The world after what plain SQL implies was done: ladders, blacklist jails, ends of bans; and what was done."""
+
+    def work(transaction: Transaction) -> tuple[World, list[str]]:
+        said = settle(transaction, context.host.port_number)
+        world = load_world(context, transaction)
+        return world, said + settle_bans(context, transaction, world)
+
+    return context.database.write(work)
+
+
+def announce(context: Context) -> None:
+    """Let the other nodes know this one's addresses, which they protect."""
+    addresses = own_addresses(context.host.protected())
+    context.database.write(lambda t: t.nodes.announce(context.config.node, addresses, context.now))
+
+
+def expire(context: Context) -> int:
+    """Mark the bans that have ended; returns how many."""
+    if not context.database.read(lambda t: t.addresses.any_over(context.now)):
+        return 0
+    return len(context.database.write(lambda t: t.addresses.expire(context.now)))
+
+
+def purge(context: Context, world: World) -> None:
+    """Drop hits older than every look-back, old decisions and old notes of changes."""
+    for group in world.book.groups.values():
+        context.database.write(
+            lambda t, g=group: t.hits.purge(g.name, context.now - g.longest_look_back)  # type: ignore[misc]
+        )
+    context.database.write(lambda t: t.events.purge(context.now - context.config.keep_events))
+    context.database.write(lambda t: t.changes.purge())
