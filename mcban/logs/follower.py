@@ -32,7 +32,8 @@ class Follower:
     Wait for `fileno()` to be readable, but at most POLL seconds, and call `read` until it gives None. Commit each
     block's position and the removal of its `finished` ones, in the order of the blocks, together with what the lines
     led to. Whoever starts again from the committed positions gets each line once. In doubt (a copy and its original
-    that begin alike, a file that is gone) lines are left out rather than handed out twice.
+    that begin alike, a file that is gone, a log cut again before a line of it was seen) lines are left out rather than
+    handed out twice.
 
     Not for several threads at once.
     """

@@ -11,7 +11,8 @@ from typing import Literal
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reader import Reader
+
+from tests.logs.reader import Reader
 
 Step = Literal["write", "half", "rename", "shift", "date", "copy", "late", "read", "commit", "kill", "stop", "start"]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from reader import Reader
 
 from mcban.logs import Follower, LogState
+from tests.logs.reader import Reader
 
 
 def append(path: Path, *lines: str) -> None:

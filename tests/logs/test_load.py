@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from reader import Reader
+
+from tests.logs.reader import Reader
 
 # Lines, and seconds between rotations: the short form rotates more often, so as to rotate at all.
 SIZES = [
