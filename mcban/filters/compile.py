@@ -1,7 +1,8 @@
 """From a rule's text with fail2ban's tags to a Python expression.
 
 `<HOST>`, `<ADDR>` and their kin become groups of fixed names, `<F-USER>…</F-USER>` and its kin become groups of
-theirs. What is known to fail2ban but not yet to mcban is refused by name, never skipped.
+theirs. What is known to fail2ban but not yet to mcban is refused by name, never skipped; other words in angle
+brackets are text.
 """
 
 from __future__ import annotations
@@ -27,9 +28,6 @@ _TAGS = {
     "CIDR": _CIDR,
     "SUBNET": rf"{_ADDR}(?:/{_CIDR})?",
     "DNS": _DNS,
-    "F-ID/": r"(?P<fid>\S+)",
-    "F-USER/": r"(?P<user>\S+)",
-    "F-ALT_USER/": r"(?P<alt_user>\S+)",
 }
 ADDRESS_GROUPS = ("ip4", "ip6", "bare6", "host", "fid")
 """The groups in which a rule may leave the offender, in the order in which they are asked."""
@@ -38,9 +36,9 @@ SOURCE_GROUPS = frozenset((*ADDRESS_GROUPS, "dns"))
 
 _UNSUPPORTED = re.compile(r"</?(F-(?:MLFID|MLFFORGET|MLFGAINED|NOFAIL)|SKIPLINES)/?>")
 _TAG = re.compile(r"(?<!\\)<(/?)([A-Z][A-Z0-9_-]*)(/?)>")
-_PAIRED = re.compile(r"F-(?:ID|USER|CONTENT|ALT_[A-Z0-9_]+)")
+_NAMED = re.compile(r"F-[A-Z][A-Z0-9_]*")
 _CONDITIONAL = re.compile(r"<[A-Za-z_][\w-]*\?[^<>]*>")
-_UNRESOLVED = re.compile(r"(?<!\?P)(?<!\\)<([A-Za-z_][\w-]*(?:/[\w.-]+)?)>")
+_UNRESOLVED = re.compile(r"(?<!\?P)(?<!\\)<([a-z_][\w-]*(?:/[\w.-]+)?)>")
 
 
 def _group(tag: str) -> str:
@@ -56,11 +54,11 @@ def expand_tags(text: str, fail: Fail) -> str:
 
     def expand(found: re.Match[str]) -> str:
         closing, tag, alone = found.groups()
-        if not closing and tag + alone in _TAGS:
-            return _TAGS[tag + alone]
-        if _PAIRED.fullmatch(tag) and not alone:
-            return ")" if closing else f"(?P<{_group(tag)}>"
-        raise fail(f"unknown tag {found[0]}")
+        if tag in _TAGS and not closing and not alone:
+            return _TAGS[tag]
+        if _NAMED.fullmatch(tag):
+            return f"(?P<{_group(tag)}>\\S+)" if alone else ")" if closing else f"(?P<{_group(tag)}>"
+        return found[0]  # text of the log, which may well have <WORDS> like this
 
     expanded = _TAG.sub(expand, text)
     if found := _UNRESOLVED.search(expanded):

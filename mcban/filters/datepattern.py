@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from mcban.filters.dates import DEFAULT_FORMS, DateForm
+from mcban.filters.dates import CORES, DEFAULT_FORMS, DateForm
 
 _DIRECTIVES = {
     "Y": r"(?P<Y>(?:19|20|21)\d\d)",
@@ -40,6 +40,7 @@ _DIRECTIVES |= {
 }
 _DIRECTIVE = re.compile(r"%(%|Ex[YymdHMSz]|.)")
 _WORD = re.compile(r"\{(\^?LN-BEG|\*?WD-BEG|\*?WD-END|UNB|DATE|NONE|EPOCH|LEPOCH|TAI64N|DEFAULT)\}", re.IGNORECASE)
+_DATE = re.compile(r"\{DATE\}", re.IGNORECASE)
 _EPOCH = r"(?P<E>1\d{9})(?:\.\d{1,9})?"
 _NOTHING = re.compile(r"(?!)")
 
@@ -55,6 +56,9 @@ def compile_datepattern(value: str, fail: Callable[[str], Exception]) -> tuple[D
             forms += DEFAULT_FORMS
         elif line.upper() in {"{NONE}", "NONE"}:
             forms.append(DateForm("none", _NOTHING))
+        elif _DATE.search(line):
+            # Each of the usual ways to write a date, at this place.
+            forms += [_compile_line(core.join(_DATE.split(line)), fail) for core in CORES.values()]
         else:
             forms.append(_compile_line(line, fail))
     return tuple(forms)

@@ -52,29 +52,28 @@ def _form(name: str, text: str) -> DateForm:
     return DateForm(name, re.compile(text, re.ASCII))
 
 
+CORES = {
+    "ISO 8601": r"(?P<s>(?P<Y>\d{4})(?P<sep>[-/])(?P<m>0\d|1[0-2])(?P=sep)(?P<d_>[0-3]\d)[T ]"
+    rf"{_TIME}){_FRACTION}(?P<z>Z| ?[+-](?:0\d|1[0-4]):?[0-5]\d)?",
+    "syslog": rf"(?P<s>{_MONTH} (?P<d_>[ 0-3]?\d) {_TIME}){_FRACTION}",
+    "asctime": rf"{_WEEKDAY} {_MONTH} (?P<d_>[ 0-3]?\d) {_TIME}{_FRACTION}(?: (?P<Y>\d{{4}}))?",
+    "access log": rf"(?P<s>(?P<d_>[0-3]\d)/{_MONTH}/(?P<Y>\d{{4}}):{_TIME}) (?P<z>[+-]\d{{4}})",
+    "epoch": r"(?P<s>(?P<E>1\d{9}))(?:\.\d{1,9})?",
+}
+"""How a date is written, wherever it stands."""
+
 DEFAULT_FORMS = (
     # 2026-11-22 13:00:00 · 2026-11-22T13:00:00.123456+01:00 · 2026/11/22 13:00:00 · <34>1 2026-11-22T13:00:00Z
-    _form(
-        "ISO 8601",
-        r"(?:<\d{1,3}>(?:\d )?)?\[?(?P<d>(?P<s>(?P<Y>\d{4})(?P<sep>[-/])(?P<m>0\d|1[0-2])(?P=sep)(?P<d_>[0-3]\d)[T ]"
-        rf"{_TIME}){_FRACTION}(?P<z>Z| ?[+-](?:0\d|1[0-4]):?[0-5]\d)?)(?![\w.,])",
-    ),
+    _form("ISO 8601", rf"(?:<\d{{1,3}}>(?:\d )?)?\[?(?P<d>{CORES['ISO 8601']})(?![\w.,])"),
     # Nov 22 13:00:00 · <34>Nov  2 13:00:00
-    _form("syslog", rf"(?:<\d{{1,3}}>)?\[?(?P<d>(?P<s>{_MONTH} (?P<d_>[ 0-3]?\d) {_TIME}){_FRACTION})(?![\w.,])"),
+    _form("syslog", rf"(?:<\d{{1,3}}>)?\[?(?P<d>{CORES['syslog']})(?![\w.,])"),
     # [Sun Nov 22 13:00:00.123456 2026]
-    _form(
-        "asctime",
-        rf"\[?(?P<d>{_WEEKDAY} {_MONTH} (?P<d_>[ 0-3]?\d) {_TIME}{_FRACTION}(?: (?P<Y>\d{{4}}))?)(?![\w.,])",
-    ),
+    _form("asctime", rf"\[?(?P<d>{CORES['asctime']})(?![\w.,])"),
     # 192.0.2.1 - user [22/Nov/2026:13:00:00 +0000] "GET …: the request's quotation mark follows, and before it, as
-    # both servers escape it, no other stands; so a login name cannot bring a date of its own.
-    _form(
-        "access log",
-        r"(?:[^\"\\]|\\.)*?\[(?P<d>(?P<s>(?P<d_>[0-3]\d)/"
-        rf"{_MONTH}/(?P<Y>\d{{4}}):{_TIME}) (?P<z>[+-]\d{{4}}))\] \"",
-    ),
+    # both servers escape it, no other stands but apache's "" for an empty login; so no login brings its own date.
+    _form("access log", rf'(?:[^"\\]|\\.|"")*?\[(?P<d>{CORES["access log"]})\] "'),
     # 1795352400.123 …
-    _form("epoch", r"\[?(?P<d>(?P<s>(?P<E>1\d{9}))(?:\.\d{1,9})?)(?=[\s\]]|$)"),
+    _form("epoch", rf"\[?(?P<d>{CORES['epoch']})(?=[\s\]]|$)"),
 )
 
 

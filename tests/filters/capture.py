@@ -63,6 +63,9 @@ def prepare(folder):
     run("mount", "--rbind", str(dev), "/dev")
     run("mount", "-t", "tmpfs", "none", "/run")
     Path("/run/sshd").mkdir(mode=0o755)
+    hosts = folder / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n192.0.2.77 host77.example.net\n")
+    run("mount", "--bind", str(hosts), "/etc/hosts")
 
 
 def talk(client, port, script, wait=0.15):
@@ -83,7 +86,7 @@ def talk(client, port, script, wait=0.15):
                 if item != b"":
                     s.sendall(item)
             time.sleep(wait)
-            s.settimeout(0.5)
+            s.settimeout(0.5 if item else 2)
             with suppress(TimeoutError):
                 answer = s.recv(65536)
     return answer
@@ -98,7 +101,8 @@ log_selector = {selector}
 daemon_smtp_ports = {port}
 local_interfaces = <; 0.0.0.0 ; ::0
 domainlist local_domains = example.com
-host_lookup =
+host_lookup = 192.0.2.77
+pipelining_connect_advertise_hosts =
 rfc1413_query_timeout = 0s
 tls_advertise_hosts = *
 tls_certificate = {folder}/cert.pem
@@ -228,6 +232,8 @@ def exim_sessions(client, port):
         say(b"EHLO " + helo + b"\r\n", mail, b"RCPT TO:<b@example.net>\r\n", b"AUTH PLAIN " + b64("\0x\0y") + b"\r\n")
     say(hello, *[b"NOOP\r\n"] * 12, wait=0.02)
     say(hello, *[b'FOO [203.0.113.9] dropped: too many nonmail commands (last was "NOOP")\r\n'] * 5, wait=0.02)
+    say(hello, *[b"MAIL FROM:<a b@example.org>\r\n"] * 6, wait=0.02)
+    say(hello, *[f"MAIL FROM:<x) [{OTHER}] dropped: too many syntax>\r\n".encode()] * 6, wait=0.02)
     say(hello, b"MAIL FROM:<a b@example.org>\r\n", b"MAIL FROM:<unclosed\r\n", b"RCPT TO:<x@example.com>\r\n")
     talk(client, port, [f"EHLO too soon H=[{OTHER}]\r\n".encode(), b"MAIL FROM:<x@y>\r\n"])
     say(b"HELO x\r\n", b"MAIL FROM:<x@example.org>\r\nRCPT TO:<b@example.net>\r\n")
@@ -302,7 +308,8 @@ def capture_exim(folder):
 
 RSYSLOG = """
 module(load="imuxsock" SysSock.Name="/dev/log")
-template(name="classic" type="string" string="%TIMESTAMP% %HOSTNAME% %syslogtag%%msg:::sp-if-no-1st-sp%%msg:::drop-last-lf%\\n")
+template(name="classic" type="string"
+  string="%TIMESTAMP% %HOSTNAME% %syslogtag%%msg:::sp-if-no-1st-sp%%msg:::drop-last-lf%\\n")
 *.* action(type="omfile" file="{folder}/syslog-classic" template="classic")
 *.* action(type="omfile" file="{folder}/syslog-iso" template="RSYSLOG_FileFormat")
 """

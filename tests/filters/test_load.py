@@ -1,0 +1,264 @@
+"""Loading a filter: where it is found, how its options come together, and what is refused."""
+
+import pytest
+
+from mcban.errors import FilterError
+from mcban.filters import list_filters, load_filter
+
+RULE = "^ failed from <HOST>$"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder for filters, with a function that writes one."""
+
+    def write(name, text, inside="a"):
+        path = tmp_path / inside / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path.parent
+
+    return write
+
+
+def refused(spec, *folders):
+    """The message with which a filter is refused."""
+    with pytest.raises(FilterError) as error:
+        load_filter(spec, list(folders))
+    message = str(error.value)
+    assert error.value.exit_status == 65
+    assert message.isprintable()
+    return message
+
+
+def test_the_first_folder_that_has_a_filter_wins(folder):
+    """A filter in an earlier folder hides the one of the same name in a later folder."""
+    one = folder("x.conf", f"[Definition]\nfailregex = {RULE}\n", "one")
+    two = folder("x.conf", "[Definition]\nfailregex = ^ other <HOST>$\n", "two")
+    folder("y.conf", f"[Definition]\nfailregex = {RULE}\n", "two")
+    assert load_filter("x", [one, two]).match(" failed from 192.0.2.1")
+    assert [(file.name, file.path.parent) for file in list_filters([one, two])] == [("x", one), ("y", two)]
+    assert list_filters([one / "missing"]) == []
+
+
+def test_local_extends_conf(folder):
+    """What NAME.local says replaces the same option of NAME.conf, and `known/` brings the former value back."""
+    a = folder("x.conf", f"[Definition]\nfailregex = {RULE}\nignoreregex = ^ never$\n")
+    folder("x.local", "[Definition]\nfailregex = %(known/failregex)s\n            ^ also <HOST>$\n")
+    one = load_filter("x", [a])
+    assert [rule.text for rule in one.rules] == [RULE, "^ also <HOST>$"]
+    assert len(one.ignore) == 1
+    assert one.rules[0].path == a / "x.local"
+
+
+def test_a_lone_local_is_a_filter(folder):
+    """A filter may exist as NAME.local only."""
+    assert load_filter("x", [folder("x.local", f"[Definition]\nfailregex = {RULE}\n")]).name == "x"
+
+
+def test_includes_come_before_and_after(folder):
+    """`before` gives values that the file may replace, `after` replaces the file's; a missing .local is no fault."""
+    folder("common.conf", "[DEFAULT]\nword = one\n[Definition]\nplace = from\n")
+    folder("later.conf", "[Definition]\nplace = by\n")
+    a = folder(
+        "x.conf",
+        "[INCLUDES]\nbefore = common.conf\nafter = later.conf\n  x-more.local\n"
+        "[Definition]\nfailregex = ^ %(word)s %(place)s <HOST>$\n",
+    )
+    assert load_filter("x", [a]).match(" one by 192.0.2.1")
+
+
+def test_parameters_in_brackets_win(folder):
+    """A parameter of the jail's row replaces the option of [Init], for `%(name)s` as for `<name>`."""
+    a = folder(
+        "x.conf",
+        "[Definition]\n_r-a = ^ a <HOST>$\n_r-b = ^ b %(extra)s <HOST>$\nfailregex = <_r-<mode>>\n"
+        "[Init]\nmode = a\nextra = x\n",
+    )
+    assert load_filter("x", [a]).match(" a 192.0.2.1")
+    assert load_filter("x[mode=b]", [a]).match(" b x 192.0.2.1")
+    assert load_filter("x[mode=\"b\", extra='y, z']", [a]).match(" b y, z 192.0.2.1")
+    assert load_filter("x[mode=b,extra=50%]", [a]).match(" b 50% 192.0.2.1")
+
+
+def test_sections_are_reached_by_name(folder):
+    """`<section/name>` and `%(section/name)s` reach into another section; `%%` is a percent sign."""
+    a = folder(
+        "x.conf",
+        "[lt_file]\npre = ^ file\n[lt_short]\npre = ^ short\n[Definition]\n"
+        "failregex = <lt_<logtype>/pre> 5%% <HOST>$\n            %(lt_file/pre)s too <HOST>$\n"
+        "[Init]\nlogtype = short\n",
+    )
+    one = load_filter("x", [a])
+    assert one.match(" short 5% 192.0.2.1")
+    assert one.match(" file too 192.0.2.1")
+
+
+def test_comments_are_no_rules(folder):
+    """Comments stand in lines of their own or behind ` ;`, also between the lines of an option."""
+    a = folder("x.conf", f"# x\n[Definition]\nfailregex = {RULE}\n# between\n            ^ b <HOST>$ ; behind\n; x\n")
+    assert [rule.text for rule in load_filter("x", [a]).rules] == [RULE, "^ b <HOST>$"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "line", "ip"),
+    [
+        ("<HOST>", "192.0.2.1", "192.0.2.1"),
+        ("<HOST>", "::ffff:192.0.2.1", "192.0.2.1"),
+        ("<HOST>", "2001:DB8:0:0::1", "2001:db8::1"),
+        ("<HOST>", "[2001:db8::1]", "2001:db8::1"),
+        ("<HOST>", "host.example.net", None),
+        ("<HOST>", "999.1.1.1", None),
+        ("<HOST>", "1:2", None),
+        ("<ADDR>", "host.example.net", None),
+        ("<ADDR>", "2001:db8::", "2001:db8::"),
+        ("<IP4>", "2001:db8::1", None),
+        ("<IP6>", "192.0.2.1", None),
+        ("<IP6>", "2001:db8::1", "2001:db8::1"),
+        ("<SUBNET>", "192.0.2.77/24", "192.0.2.0/24"),
+        ("<SUBNET>", "192.0.2.77", "192.0.2.77"),
+        ("<ADDR>/<CIDR>", "2001:db8::1/64", "2001:db8::/64"),
+        ("<ADDR>/<CIDR>", "192.0.2.1/99", None),
+        ("<DNS>", "host.example.net", None),
+        ("<F-ID>\\S+</F-ID>", "192.0.2.1", "192.0.2.1"),
+        ("<F-ID>\\S+</F-ID>", "session-17", None),
+        ("(?P<host>\\S+)", "192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_an_offender_is_an_address(folder, rule, line, ip):
+    """Every tag for an address gives it in canonical form; a name, or what only looks like an address, is no hit."""
+    match = load_filter("x", [folder("x.conf", f"[Definition]\nfailregex = ^ at {rule}$\n")]).match(f" at {line}")
+    assert (match and match.ip) == ip
+
+
+def test_the_login_is_kept(folder):
+    """<F-USER> names the login, <F-ALT_USER> the one that counts when the first is empty; at most 255 characters."""
+    a = folder(
+        "x.conf",
+        "[Definition]\nfailregex = ^ <F-USER>\\w*</F-USER>/<F-ALT_USER>\\w*</F-ALT_USER> <HOST>$\n"
+        "            ^ short <F-USER/> <HOST>$\n",
+    )
+    one = load_filter("x", [a])
+    assert one.match(" a/b 192.0.2.1").user == "a"
+    assert one.match(" /b 192.0.2.1").user == "b"
+    assert one.match(" / 192.0.2.1").user is None
+    assert one.match(" short x 192.0.2.1").user == "x"
+    assert len(one.match(f" {'a' * 9999}/b 192.0.2.1").user) == 255
+
+
+def test_prefregex_comes_first(folder):
+    """A prefregex must match, rules see its <F-CONTENT>, and an address found there counts."""
+    a = folder(
+        "x.conf",
+        "[Definition]\nprefregex = ^ app <ADDR>: <F-CONTENT>.+</F-CONTENT>$\nfailregex = ^bad <F-USER>.*</F-USER>$\n",
+    )
+    one = load_filter("x", [a])
+    match = one.match(" app 192.0.2.1: bad boy")
+    assert (match.ip, match.user) == ("192.0.2.1", "boy")
+    assert not one.match(" other 192.0.2.1: bad boy")
+    assert not one.match(" app 192.0.2.1: good boy")
+
+
+def test_ignoreregex_overrules(folder):
+    """A line that an ignoreregex matches is no hit, and the explanation says which one."""
+    a = folder(
+        "x.conf", f"[Definition]\nfailregex = ^ a <HOST>$\n    {RULE}\nignoreregex = ^ z\n    192\\.0\\.2\\.9$\n"
+    )
+    one = load_filter("x", [a])
+    assert not one.match(" failed from 192.0.2.9")
+    explained = one.explain("2026-11-22 13:00:00 failed from 192.0.2.9", 0)
+    assert (explained.outcome, explained.ignored_by, explained.rule) == ("ignored", 2, 2)
+    explained = one.explain("2026-11-22 13:00:00+00:00 failed from 192.0.2.8\n", 0)
+    assert (explained.outcome, explained.rule, explained.at) == ("hit", 2, 1795352400)
+    assert (explained.date, explained.rest) == ("2026-11-22 13:00:00+00:00", " failed from 192.0.2.8")
+    explained = one.explain("x", 0)
+    assert (explained.outcome, explained.rule, explained.date) == ("missed", None, None)
+
+
+def test_case_is_ignored_where_the_rule_says_so(folder):
+    """`(?i)` at the start of a rule holds for it alone."""
+    one = load_filter("x", [folder("x.conf", "[Definition]\nfailregex = (?i)^ FAILED <HOST>$\n  ^ Bad <HOST>$\n")])
+    assert one.match(" fAiled 192.0.2.1")
+    assert not one.match(" bAD 192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "at"),
+    [
+        ("%%Y-%%m-%%d %%H:%%M:%%S %%z", "2026-11-22 13:00:00 +0000 x 192.0.2.1", 1795352400),
+        ("^%%b %%d %%H:%%M:%%S %%Y %%z", "Nov 22 13:00:00 2026 +0100 x 192.0.2.1", 1795348800),
+        ("{^LN-BEG}%%s", "1795352400 x 192.0.2.1", 1795352400),
+        ("^[^\\[]*\\[({DATE})", "who [2026-11-22 13:00:00Z] x 192.0.2.1", 1795352400),
+        ("^{EPOCH}", "1795352400.5 x 192.0.2.1", 1795352400),
+        ("{^LN-BEG}%%Y%%m%%dT%%H%%M%%SZ?\n  {^LN-BEG}", "2026-11-22T13:00:00Z x 192.0.2.1", 1795352400),
+        ("{NONE}", "2026-11-22 13:00:00 x 192.0.2.1", None),
+    ],
+)
+def test_a_filter_says_how_its_dates_look(folder, pattern, line, at):
+    """`datepattern` takes strptime's directives, expressions, and the usual words in braces."""
+    a = folder("x.conf", f"[Definition]\nfailregex = x <HOST>$\ndatepattern = {pattern}\n")
+    explained = load_filter("x", [a]).explain(line, 1795352400)
+    assert explained.outcome == "hit"
+    assert explained.at == at
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[Definition]\nfailregex = ^ ( <HOST>$\n", "failregex 1 does not compile"),
+        (f"[Definition]\nfailregex = {RULE}\n  ^ nobody$\n", "failregex 2 has no <HOST>"),
+        (f"[Definition]\nfailregex = {RULE}\nignoreregex = *\n", "ignoreregex 1 does not compile"),
+        (f"[Definition]\nfailregex = {RULE}\nprefregex = [\n", "prefregex 1 does not compile"),
+        ("[Definition]\nignoreregex =\n", "has no failregex"),
+        ("[DEFAULT]\nx = 1\n", "has no [Definition]"),
+        (f"[Definition]\nfailregex = {RULE}\nmaxlines = 2\n", "maxlines = 2"),
+        ("[Definition]\nfailregex = ^<F-MLFID>\\d+</F-MLFID> <HOST>$\n", "<F-MLFID>"),
+        ("[Definition]\nfailregex = ^<F-NOFAIL>x</F-NOFAIL> <HOST>$\n", "<F-NOFAIL>"),
+        ("[Definition]\nfailregex = ^ x <HOST><SKIPLINES>y$\n", "<SKIPLINES>"),
+        ("[Definition]\nfailregex = ^ <_port> <HOST>$\n", "<_port>"),
+        ("[Definition]\nfailregex = ^ <HOTS>$\n", "has no <HOST>"),
+        ("[Definition]\nfailregex = ^ <x?a:b> <HOST>$\n", "<x?a:b>"),
+        ("[Definition]\nfailregex = ^ <HOST> <HOST>$\n", "failregex 1 does not compile"),
+        ("[Definition]\nfailregex = ^ %(nowhere)s <HOST>$\n", "%(nowhere)s is defined nowhere"),
+        ("[Definition]\nfailregex = ^ 5% <HOST>$\n", "a lone %"),
+        ("[Definition]\na = %(b)s\nb = %(a)s\nfailregex = %(a)s<HOST>\n", "circles"),
+        ("[Definition]\na = <b><b>\nb = <a>\nfailregex = <a><HOST>\n", "circles"),
+        ("[INCLUDES]\nbefore = x.conf\n[Definition]\n", "circles"),
+        ("[INCLUDES]\nbefore = gone.conf\n[Definition]\n", "gone.conf, which does not exist"),
+        ("failregex = x\n", "cannot be read"),
+        (f"[Definition]\nfailregex = {RULE}\ndatepattern = %%Q\n", "%Q"),
+        (f"[Definition]\nfailregex = {RULE}\ndatepattern = {{TAI64N}}\n", "{TAI64N}"),
+        (f"[Definition]\nfailregex = {RULE}\ndatepattern = (\n", "datepattern does not compile"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name(folder, text, said):
+    """A filter that cannot work is refused in one line with its name, the file and what is wrong."""
+    a = folder("x.conf", text)
+    message = refused("x", a)
+    assert said in message
+    assert "filter x" in message
+    assert str(a / "x.conf") in message
+
+
+def test_a_missing_filter_is_named_with_its_neighbour(folder):
+    """An unknown filter is refused with the folders that were searched and the name that comes nearest."""
+    a = folder("mc-exim-filter.conf", f"[Definition]\nfailregex = {RULE}\n")
+    message = refused("mc-exim-filtre", a)
+    assert str(a) in message
+    assert "did you mean mc-exim-filter?" in message
+    assert "no folder at all" in refused("x")
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "../x", "/etc/passwd", "a/b", "x\0", "x\ny", ".x", "x[", "x[mode]", "x[a=b", "x y"]
+)
+def test_a_name_is_only_a_name(folder, spec):
+    """A filter's name never leads out of the folders, and brackets must hold parameters."""
+    refused(spec, folder("x.conf", f"[Definition]\nfailregex = {RULE}\n"))
+
+
+def test_a_file_that_is_no_text_is_refused(folder):
+    """A filter file that is no UTF-8 is refused, not half read."""
+    a = folder("x.conf", "")
+    (a / "x.conf").write_bytes(b"[Definition]\nfailregex = \xff <HOST>\n")
+    assert "cannot be read" in refused("x", a)
