@@ -9,19 +9,21 @@ is raised at the end.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 
-from mcban.core.address import is_ipv6
-from mcban.core.plan import Actual, Plan, Rule, timeout
-from mcban.errors import FirewallError
+from mcban.core.plan import Actual, Plan, Rule, timeouts
+from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import iptables
-from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX, IncompleteError, Refusal
+from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX, IncompleteError, Refusal, group_fault, name_fault
 from mcban.firewall.ipset_scene import FAMILIES, Scene, groups_in, list_name, set_names
 from mcban.firewall.ipset_sets import Header, Sets
 from mcban.firewall.iptables import CHAIN, IPV4, IPV6, Family, Table
+
+_CHAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,27}", re.ASCII)
 
 LONGEST = 2_147_483
 """The kernel's longest timeout in seconds, 24.8 days."""
@@ -34,7 +36,8 @@ def families() -> tuple[Family, ...]:
 
 class IpsetFirewall:
     """Bans in the kernel's ipset lists. `maxelem` is what a new set can hold; `chains` are those of the `filter` table
-    from which packets come by our rules. Nothing is opened before the first call; not for use by two threads."""
+    from which packets come by our rules (ConfigError when one cannot be a chain's name). Nothing is opened before the
+    first call; not for use by two threads."""
 
     name = "ipset"
     enforces = True
@@ -43,7 +46,11 @@ class IpsetFirewall:
     def __init__(self, maxelem: int = 1_000_000, chains: Sequence[str] = ("INPUT",)) -> None:
         self.maxelem = maxelem
         self.chains = tuple(chains)
+        for chain in self.chains:
+            if not _CHAIN.fullmatch(chain):
+                raise ConfigError(f"{printable(chain)!r} is no name of an iptables chain")
         self._sets = Sets()
+        self._known: dict[str, Header] = {}
         self._seen_jails: set[str] = set()
         self._seen_rules: dict[str, Rule] = {}
 
@@ -54,7 +61,7 @@ class IpsetFirewall:
     def read(self, jails: Collection[str]) -> Actual:
         """What is there of ours; see `Firewall.read`. When ip6tables alone fails, `missing` says so."""
         faults: list[str] = []
-        headers = self._sets.headers()
+        headers = self._known = self._sets.headers()
         tables = self._tables(lambda family, error: faults.append(f"{family.name}: {error}"))
         scene = Scene(
             headers=headers,
@@ -113,8 +120,15 @@ class IpsetFirewall:
     def apply(self, plan: Plan, now: int) -> list[Refusal]:
         """Carry a plan out; see `Firewall.apply`. Raises IncompleteError when a part of it failed for good reason and
         the rest is done."""
+        try:
+            return self._apply(plan, now)
+        except FirewallError:
+            self._known = {}
+            raise
+
+    def _apply(self, plan: Plan, now: int) -> list[Refusal]:
         faults: list[FirewallError] = []
-        headers = self._sets.headers()
+        headers = self._headers(plan)
         for jail in plan.create:
             self._create(jail, headers, faults)
         refused: list[Refusal] = []
@@ -130,9 +144,21 @@ class IpsetFirewall:
             raise IncompleteError("; ".join(dict.fromkeys(map(str, faults))), refused) from faults[0]
         return refused
 
+    def _headers(self, plan: Plan) -> dict[str, Header]:
+        """The sets that a plan is about. For a single ban those of the last look will do: with a million entries the
+        kernel counts for 30 ms to answer, and a set that is gone by now is an error anyway."""
+        touched = {name for jail in (*plan.add, *plan.remove) for name in set_names(jail)}
+        if plan.create or plan.rules or plan.drop_rules or plan.drop or not touched <= self._known.keys():
+            self._known = self._sets.headers()
+        return self._known
+
     def _create(self, jail: str, headers: dict[str, Header], faults: list[FirewallError]) -> None:
         """A jail's two sets. One that is there keeps the maxelem that it has: making a set larger means to build
         another beside it and to swap them, and this is the place for it."""
+        fault = name_fault(jail)
+        if fault:
+            faults.append(FirewallError(f"jail {printable(jail)} cannot have a set: {fault}"))
+            return
         for family, suffix in FAMILIES:
             name = jail + suffix
             there = headers.get(name)
@@ -144,28 +170,28 @@ class IpsetFirewall:
         self._seen_jails.add(jail)
 
     def _add(self, jail: str, ends: Mapping[str, int], now: int, headers: Mapping[str, Header]) -> list[Refusal]:
+        fault = name_fault(jail)
+        if fault:
+            return [Refusal(jail, entry, fault) for entry in ends]
         refused: list[Refusal] = []
-        for family, suffix in FAMILIES:
-            six = family == AF_INET6
-            left = {entry: timeout(end, now, LONGEST) for entry, end in ends.items() if is_ipv6(entry) == six}
-            if not left:
-                continue
+        for (family, suffix), some in zip(FAMILIES, _split(ends), strict=True):
             header = headers.get(jail + suffix)
+            if not some:
+                continue
             if header is None:
                 raise FirewallError(f"set {jail + suffix} is gone; the next sync puts it back")
             if not header.holds(family):
-                refused += [Refusal(jail, entry, f"set {header.name} is not ours") for entry in left]
+                refused += [Refusal(jail, entry, f"set {header.name} is not ours") for entry in some]
                 continue
-            refused += [Refusal(jail, entry, why) for entry, why in self._sets.add(header, family, left)]
+            seconds = timeouts([ends[entry] for entry in some], now, LONGEST)
+            refused += [Refusal(jail, entry, why) for entry, why in self._sets.add(header, family, some, seconds)]
         return refused
 
     def _delete(self, jail: str, gone: Iterable[str], headers: Mapping[str, Header]) -> list[Refusal]:
         """Take entries out; a set that is not there, or not ours, holds none of them."""
         refused: list[Refusal] = []
-        entries = list(gone)
-        for family, suffix in FAMILIES:
+        for (family, suffix), some in zip(FAMILIES, _split(gone), strict=True):
             header = headers.get(jail + suffix)
-            some = [entry for entry in entries if is_ipv6(entry) == (family == AF_INET6)]
             if some and header is not None and header.holds(family):
                 refused += [Refusal(jail, entry, why) for entry, why in self._sets.delete(header, family, some)]
         return refused
@@ -211,6 +237,9 @@ class IpsetFirewall:
         faults: list[FirewallError],
     ) -> list[str]:
         """Put the sets of a group's jails into its list, and return what is in it beyond them."""
+        fault = group_fault(group)
+        if fault:
+            raise FirewallError(f"group {printable(group)} cannot have a rule: {fault}")
         name = list_name(group)
         wanted = [half for jail in rule.jails for half in set_names(jail)]
         held = members.get(group, ())
@@ -245,6 +274,7 @@ class IpsetFirewall:
             header = headers.get(jail + suffix)
             if header is not None and header.holds(family):
                 self._try(faults, self._sets.destroy, header.name)
+            self._known.pop(jail + suffix, None)
         self._seen_jails.discard(jail)
 
     def _try(self, faults: list[FirewallError], do: Callable[[str], None], name: str) -> None:
@@ -295,6 +325,13 @@ class IpsetFirewall:
             if (held and held <= ours) or (not held and named):
                 found.add(group)
         return found
+
+
+def _split(entries: Iterable[str]) -> tuple[list[str], list[str]]:
+    """IPv4 and IPv6 entries apart; `is_ipv6` without a call for each, since there may be a million."""
+    entries = list(entries)
+    six = [entry for entry in entries if ":" in entry]
+    return ([entry for entry in entries if ":" not in entry] if six else entries), six
 
 
 def _foreign(name: str, there: Header) -> FirewallError:

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -233,9 +233,11 @@ class Sets:
                 return found
         raise TimeoutError
 
-    def add(self, header: Header, family: int, timeouts: Mapping[str, int]) -> list[tuple[str, str]]:
-        """Put entries in, or renew them; seconds each, 0 for ever. Returns those refused, and why."""
-        return self._change(wire.CMD_ADD, header, family, list(timeouts), list(timeouts.values()))
+    def add(
+        self, header: Header, family: int, entries: Sequence[str], timeouts: Sequence[int]
+    ) -> list[tuple[str, str]]:
+        """Put entries in, or renew them; `timeouts` in seconds, 0 for ever. Returns those refused, and why."""
+        return self._change(wire.CMD_ADD, header, family, entries, timeouts)
 
     def delete(self, header: Header, family: int, entries: Sequence[str]) -> list[tuple[str, str]]:
         """Take entries out; those that are not there are fine. Returns those refused, and why."""

@@ -196,7 +196,7 @@ def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, i
     """(type, start, end) of each attribute's value between two offsets."""
     while start + 4 <= end:
         length, kind = _ATTR.unpack_from(data, start)
-        if length < 4:
+        if length < 4 or start + length > end:
             return
         yield kind & NLA_TYPE_MASK, start + 4, start + length
         start += (length + 3) & ~3
@@ -217,9 +217,9 @@ def replies(data: bytes) -> Iterator[Reply]:
     start = 0
     while start + 16 <= len(data):
         length, kind, _, sequence, _ = _HEADER.unpack_from(data, start)
-        if length < 16:
-            return
         end = start + length
+        if length < (36 if kind == NLMSG_ERROR else 16) or end > len(data):
+            return
         if kind == NLMSG_ERROR:
             error = -int(struct.unpack_from("=i", data, start + 16)[0])
             line = _refused_line(data, start + 20, end) if error else None

@@ -8,13 +8,14 @@ Works with iptables-nft and iptables-legacy: what `iptables` is on this host is 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mcban.core.model import Ports
 from mcban.core.plan import Rule
-from mcban.errors import FirewallError, printable
+from mcban.errors import FirewallError, NoPermissionError, printable
 from mcban.firewall.base import LIST_SUFFIX
 
 CHAIN = "mcban"
@@ -22,6 +23,10 @@ PORTS_IN_A_RULE = 15
 """What iptables' multiport takes; a range counts as two."""
 PATIENCE = 20
 """Seconds that a program may take, waiting for iptables' lock included."""
+NO_RAW_SOCKETS = (
+    "no permission to change the firewall: CAP_NET_RAW is missing, which iptables needs beside CAP_NET_ADMIN; run as "
+    "root, or give a container --cap-add=NET_ADMIN --cap-add=NET_RAW (compose: cap_add: [NET_ADMIN, NET_RAW])"
+)
 BUILT_IN = ("INPUT", "FORWARD", "OUTPUT")
 
 
@@ -90,9 +95,13 @@ def _parts(line: str) -> _Line:
     """The options of a rule with their values. Which match module an option belongs to is left out, and one port
     may be printed as `--dport`."""
     found: list[list[str]] = []
+    negated = ""
     for word in line.split()[2:]:
-        if word.startswith("-") or not found:
-            found.append(["--dports" if word == "--dport" else word])
+        if word == "!":
+            negated = "! "
+        elif word.startswith("-") or not found:
+            found.append([negated + ("--dports" if word == "--dport" else word)])
+            negated = ""
         else:
             found[-1].append(word)
     return frozenset(" ".join(option) for option in found if option[0] != "-m")
@@ -185,13 +194,25 @@ def removal(table: Table) -> str:
 
 
 def read(family: Family) -> Table:
-    """The family's table as it is. Raises FirewallError."""
+    """The family's table as it is. Raises FirewallError and NoPermissionError."""
     return parse(family, _run(f"{family.program}-save", ["-t", "filter"], ""))
 
 
 def write(family: Family, text: str) -> None:
-    """Hand a text to `iptables-restore`: all of it takes effect, or nothing. Raises FirewallError."""
+    """Hand a text to `iptables-restore`: all of it takes effect, or nothing. Raises FirewallError and
+    NoPermissionError."""
     _run(f"{family.program}-restore", ["--noflush", f"--wait={PATIENCE // 2}"], text)
+
+
+def _may_open_raw_sockets() -> bool:
+    """Whether we have what iptables' set match needs beside CAP_NET_ADMIN: it asks for a set through a raw socket."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW).close()
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _run(program: str, arguments: list[str], text: str) -> str:
@@ -217,6 +238,8 @@ def _run(program: str, arguments: list[str], text: str) -> str:
     except OSError as error:
         raise FirewallError(f"{program} cannot be started: {error.strerror}") from error
     if done.returncode != 0:
+        if not _may_open_raw_sockets():
+            raise NoPermissionError(NO_RAW_SOCKETS)
         said = next((line for line in done.stderr.splitlines() if line.strip()), "it does not say why")
         raise FirewallError(f"{program} failed with status {done.returncode}: {printable(said.strip())}")
     return done.stdout

@@ -1,0 +1,142 @@
+"""The ipset backend where something is in its way: what it says, and what it does all the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mcban.core.model import FOREVER
+from mcban.core.plan import Plan, Rule
+from mcban.errors import ConfigError, FirewallError, NoPermissionError
+from mcban.firewall import ipset as backend
+from mcban.firewall import iptables
+from mcban.firewall.base import IncompleteError
+from mcban.firewall.ipset import IpsetFirewall
+from tests.firewall.test_ipset_kernel import EXIM, left, look, now
+from tests.netns import Host
+
+
+def test_without_the_capability_the_error_says_what_is_missing(host: Host) -> None:
+    """Exit status 77, naming CAP_NET_ADMIN and how a container gets it."""
+
+    def unprivileged(method: str) -> None:
+        os.setgroups([])
+        os.setuid(65534)
+        firewall = IpsetFirewall()
+        getattr(firewall, method)(*([Plan(("a",)), 0] if method == "apply" else [["a"]]))
+
+    for method in ("read", "apply", "remove"):
+        with pytest.raises(NoPermissionError, match=r"CAP_NET_ADMIN is missing; .*--cap-add=NET_ADMIN") as caught:
+            host.call(unprivileged, method)
+        assert caught.value.exit_status == 77
+
+
+@pytest.mark.parametrize("capabilities", ["+net_admin", "+net_admin,+net_raw"])
+def test_two_capabilities_are_enough(kernel: Host, capabilities: str) -> None:
+    """CAP_NET_ADMIN and CAP_NET_RAW and nothing else; without the second, the error names it."""
+    script = (
+        "from tests.firewall.test_ipset_faults import *\n"
+        "firewall = IpsetFirewall()\n"
+        "try:\n    firewall.apply(left(firewall), now())\n"
+        "except NoPermissionError as error:\n    print(error)\n"
+        "else:\n    print(left(firewall).empty)\n"
+    )
+    only = (f"--bounding-set=-all,{capabilities}", f"--inh-caps=-all,{capabilities}")
+    said = kernel.run("setpriv", *only, sys.executable, "-c", script).strip()
+    assert said == ("True" if "net_raw" in capabilities else iptables.NO_RAW_SOCKETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("a" * 29, "the kernel takes 28"), ("a jail", "a name begins"), ("x-v6", "'-v6' are kept"), ("", "a name begins")],
+)
+def test_a_name_that_cannot_be_a_set_is_refused_and_the_others_go_on(kernel: Host, name: str, said: str) -> None:
+    """One bad row does not keep the other jails out of the kernel."""
+    firewall = IpsetFirewall()
+    bad = Plan((name, "a"), {name: {"192.0.2.1": FOREVER}, "a": {"192.0.2.1": FOREVER}}, {name: Rule((name,), EXIM)})
+    with pytest.raises(IncompleteError, match=said) as caught:
+        firewall.apply(bad, now())
+    assert [refusal.jail for refusal in caught.value.refused] == [name]
+    assert firewall.read([name, "a"]).entries == {"a": {"192.0.2.1": FOREVER}}
+
+
+def test_a_chain_of_an_impossible_name_is_a_fault_of_the_configuration() -> None:
+    """It is found before anything is changed."""
+    with pytest.raises(ConfigError, match="is no name of an iptables chain"):
+        IpsetFirewall(chains=("INPUT\n-F",))
+
+
+def test_programs_that_are_not_there_are_named_with_their_package() -> None:
+    """The message is what to install."""
+    with pytest.raises(FirewallError, match="no-iptables-save not found; install Debian's package iptables"):
+        iptables.read(iptables.Family("IPv4", "no-iptables", ""))
+
+
+def test_ip6tables_that_does_not_work_leaves_ipv4_enforced(
+    kernel: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IPv4 is in force, the error and `missing` say that IPv6 is not, and it can be mended later."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for program in ("ip6tables-save", "ip6tables-restore"):
+        (broken / program).write_text("#!/bin/sh\necho no IPv6 here >&2\nexit 3\n")
+        (broken / program).chmod(0o755)
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", f"{broken}:{path}")
+    firewall = IpsetFirewall()
+    with pytest.raises(
+        IncompleteError, match="IPv6 bans are not enforced: ip6tables-save failed with status 3: no IPv6"
+    ):
+        firewall.apply(left(firewall), now())
+    assert "--match-set mc-exim-all" in kernel.run("iptables-save")
+    assert any("no IPv6 here" in said for said in look(firewall).missing)
+    monkeypatch.setenv("PATH", path)
+    firewall.apply(left(firewall), now())
+    assert left(firewall).empty
+
+
+def test_a_kernel_without_ipv6_needs_no_rules_for_it(kernel: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No packet can come that way, so nothing is missing."""
+    monkeypatch.setattr(backend, "families", lambda: (iptables.IPV4,))
+    firewall = IpsetFirewall()
+    firewall.apply(left(firewall), now())
+    assert left(firewall).empty
+    assert "mcban" not in kernel.run("ip6tables-save")
+
+
+def test_a_chain_that_does_not_exist_yet_is_named_and_used_when_it_comes(kernel: Host) -> None:
+    """DOCKER-USER may be named before Docker has made it."""
+    firewall = IpsetFirewall(chains=("INPUT", "DOCKER-USER"))
+    firewall.apply(left(firewall), now())
+    assert "IPv4: there is no chain DOCKER-USER to jump from" in look(firewall).missing
+    assert left(firewall).empty
+    kernel.run("iptables", "-N", "DOCKER-USER")
+    kernel.run("iptables", "-A", "DOCKER-USER", "-j", "RETURN")
+    firewall.apply(left(firewall), now())
+    assert kernel.run("iptables", "-S", "DOCKER-USER").splitlines()[1] == "-A DOCKER-USER -j mcban"
+
+
+def test_many_refused_entries_are_each_named(host: Host) -> None:
+    """A set that is full by far loses no time and no name."""
+    firewall = IpsetFirewall(maxelem=2000)
+    ends = {f"10.0.{n >> 8}.{n & 255}": FOREVER for n in range(5000)}
+    started = time.monotonic()
+    refused = firewall.apply(Plan(create=("a",), add={"a": ends}), now())
+    assert time.monotonic() - started < 5
+    held = firewall.read(["a"]).entries["a"]
+    assert len(held) == 2000
+    assert held.keys() | {refusal.entry for refusal in refused} == ends.keys()
+
+
+def test_what_is_no_entry_at_all_is_refused_by_name(host: Host) -> None:
+    """A row that someone typed by hand does not keep the others out."""
+    firewall = IpsetFirewall()
+    bad = {"no address": FOREVER, "192.0.2.1/99": FOREVER, "0.0.0.0/0": FOREVER, "::/0": FOREVER}
+    good = {f"192.0.2.{number}": FOREVER for number in range(100)} | {"2001:db8::1": FOREVER}
+    refused = firewall.apply(Plan(create=("a",), add={"a": bad | good}), now())
+    assert {refusal.entry for refusal in refused} == bad.keys()
+    assert firewall.read(["a"]).entries["a"] == good
