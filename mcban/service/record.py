@@ -103,9 +103,10 @@ class _GroupBatch:
         self._transaction.hits.add([self._new[number] for number in sorted(self._new)])
         changed = [self._rows[key] for key in dict.fromkeys((ban.ip, ban.jail) for ban in self.bans)]
         self._transaction.addresses.save(changed)
+        node = self._context.config.node
         self._transaction.events.add(
             [
-                Event(b.since, "blacklist" if b.blacklisted else "ban", b.ip, b.jail, b.until, b.reason, b.host)
+                Event(b.since, "blacklist" if b.blacklisted else "ban", b.ip, b.jail, b.until, b.reason, node)
                 for b in self.bans
             ]
         )
