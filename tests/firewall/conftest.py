@@ -10,6 +10,7 @@ import pytest
 
 from mcban.firewall.base import Firewall
 from mcban.firewall.ipset import IpsetFirewall
+from mcban.firewall.ipset_sets import Sets
 from mcban.firewall.memory import MemoryFirewall
 from tests.netns import Host, one_host, require_netns
 
@@ -25,6 +26,22 @@ def choose_iptables(variant: str, folder: Path, patch: pytest.MonkeyPatch) -> No
     for program in PROGRAMS:
         (folder / program).symlink_to(f"/usr/sbin/xtables-{variant}-multi")
     patch.setenv("PATH", f"{folder}:{os.environ['PATH']}:/usr/sbin:/sbin")
+
+
+@pytest.fixture(autouse=True)
+def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every backend that a test made gives its sockets back, also when the test forgot or failed."""
+    made: list[Sets] = []
+    init = Sets.__init__
+
+    def remember(sets: Sets) -> None:
+        made.append(sets)
+        init(sets)
+
+    monkeypatch.setattr(Sets, "__init__", remember)
+    yield
+    for sets in made:
+        sets.close()
 
 
 @pytest.fixture
@@ -53,16 +70,8 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         return
     require_netns()
     choose_iptables(variant, tmp_path, monkeypatch)
-    made: list[IpsetFirewall] = []
-
-    def ipset(maxelem: int) -> Firewall:
-        made.append(IpsetFirewall(maxelem))
-        return made[-1]
-
     with one_host() as host, host.entered():
-        yield ipset
-        for firewall in made:
-            firewall.close()
+        yield IpsetFirewall
 
 
 @pytest.fixture

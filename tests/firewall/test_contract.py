@@ -10,6 +10,7 @@ import pytest
 from mcban.core.model import FOREVER, Ports
 from mcban.core.plan import CLOCK_SLACK, Actual, Plan, Rule, Wanted, plan
 from mcban.firewall.base import Firewall
+from tests.core.test_plan import steps
 from tests.firewall.conftest import Make
 
 DAY = 86400
@@ -193,3 +194,32 @@ def test_after_close_a_backend_can_be_used_again(firewall: Firewall) -> None:
     sync(firewall, wanted)
     firewall.close()
     assert left(firewall, wanted).empty
+
+
+def test_a_plan_cut_off_after_any_step_is_finished_by_the_next(make: Make) -> None:
+    """Whatever instant the engine dies in, the next sync ends where that one would have."""
+    firewall = make(1_000_000)
+    before = full()
+    after = Wanted(
+        {"mc-exim": Rule(("mc-exim-1d", "mc-exim-1w"), EXIM), "new": Rule(("new",), Ports(((1, 9),)))},
+        {
+            "mc-exim-1d": {"192.0.2.1": FOREVER, "2001:db8:3::/48": now() + DAY},
+            "mc-exim-1w": {"192.0.2.1": now() + 7 * DAY},
+            "new": {},
+        },
+    )
+    names = {*before.entries, *after.entries}
+    cut = 0
+    while True:
+        sync(firewall, before)
+        whole = plan(after, firewall.read(names), now(), firewall.longest)
+        parts = list(steps(whole))
+        for part in parts[:cut]:
+            firewall.apply(part, now())
+        firewall.apply(plan(after, firewall.read(names), now(), firewall.longest), now())
+        assert plan(after, firewall.read(names), now(), firewall.longest).empty
+        assert firewall.read(names).entries.keys() == after.entries.keys()
+        if cut == len(parts):
+            return
+        cut += 1
+        firewall.remove(names)
