@@ -130,7 +130,7 @@ class IpsetFirewall:
         faults: list[FirewallError] = []
         headers = self._headers(plan)
         for jail in plan.create:
-            self._create(jail, headers, faults)
+            self._create(jail, plan.add.get(jail, ()), headers, faults)
         refused: list[Refusal] = []
         for jail, ends in plan.add.items():
             refused += self._add(jail, ends, now, headers)
@@ -152,18 +152,20 @@ class IpsetFirewall:
             self._known = self._sets.headers()
         return self._known
 
-    def _create(self, jail: str, headers: dict[str, Header], faults: list[FirewallError]) -> None:
-        """A jail's two sets. One that is there keeps the maxelem that it has: making a set larger means to build
-        another beside it and to swap them, and this is the place for it."""
+    def _create(
+        self, jail: str, coming: Iterable[str], headers: dict[str, Header], faults: list[FirewallError]
+    ) -> None:
+        """A jail's two sets, with buckets for the entries that are coming. One that is there keeps the maxelem that it
+        has: making a set larger means to build another beside it and to swap them, and this is the place for it."""
         fault = name_fault(jail)
         if fault:
             faults.append(FirewallError(f"jail {printable(jail)} cannot have a set: {fault}"))
             return
-        for family, suffix in FAMILIES:
+        for (family, suffix), some in zip(FAMILIES, _split(coming), strict=True):
             name = jail + suffix
             there = headers.get(name)
             if there is None:
-                self._sets.create(name, family, self.maxelem)
+                self._sets.create(name, family, self.maxelem, len(some))
                 headers[name] = Header(name, "hash:net", int(family), True, self.maxelem, 0, 0)
             elif not there.holds(family):
                 faults.append(_foreign(name, there))

