@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,16 @@ def _locked(state_dir: Path) -> bool:
     return False
 
 
+def _seize(descriptor: int) -> bool:
+    """Take the lock. Who looks whether an engine runs holds it for an instant: that is no other engine."""
+    for _ in range(20):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def ask_to_reload(state_dir: Path) -> bool:
     """Make a running engine read jails and filters again; returns whether there was one."""
     pid = look(state_dir).pid
@@ -85,9 +96,7 @@ class Presence:
             descriptor = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise NoPermissionError(f"{self._folder / LOCK} cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _seize(descriptor):
             os.close(descriptor)
             pid = look(self._folder).pid
             raise McbanError(
@@ -96,6 +105,9 @@ class Presence:
                 + ": see mcban status"
             ) from None
         self._lock = descriptor
+        # What an engine that was killed said of itself: its process number may be a stranger's by now.
+        with suppress(OSError):
+            (self._folder / STATE).unlink(missing_ok=True)
 
     def say(self, state: dict[str, Any]) -> None:
         """Put down what others may know; a full disk is no reason to stop."""
