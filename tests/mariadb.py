@@ -2,15 +2,79 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 START_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    socket: Path
+
+    def new_database(self, user: str = "root") -> str:
+        """Make an empty database with a name of its own and give its URL."""
+        return new_database(self.socket, f"t{uuid.uuid4().hex[:12]}", user)
+
+    def drop_database(self, url: str) -> None:
+        """Take a database away that `new_database` made."""
+        sql(self.socket, f"DROP DATABASE IF EXISTS `{name_of(url)}`")
+
+    def sql(self, url: str, statement: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `statement` in the database of `url`, in the `mariadb` client, as an administrator would type it."""
+        return sql(self.socket, statement, name_of(url), check=check)
+
+
+def name_of(url: str) -> str:
+    """The database's name in a URL."""
+    return url.partition("@localhost/")[2].partition("?")[0]
+
+
+@contextmanager
+def shared_server(folder: Path, *options: str) -> Iterator[Server]:
+    """A server that several processes share: the first one starts it, and stops it when the others are done.
+
+    Each user holds a shared lock, which the operating system takes back however the process ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    address = folder / "socket"
+    with ExitStack() as stack:
+        users = stack.enter_context((folder / "users").open("a"))
+        with _locked(folder / "starting"):
+            if not address.exists():
+                short = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcban-")))
+                stack.callback(fcntl.flock, users, fcntl.LOCK_UN)
+                socket = stack.enter_context(private_server(short, *options))
+                stack.callback(fcntl.flock, users, fcntl.LOCK_EX)  # until the others are done
+                stack.callback(_leave, address)
+                address.write_text(str(socket))
+            fcntl.flock(users, fcntl.LOCK_SH)
+            server = Server(Path(address.read_text()))
+        yield server
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    with file.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _leave(address: Path) -> None:
+    """From now on whoever comes starts a server of its own."""
+    with _locked(address.with_name("starting")):
+        address.unlink()
 
 
 @contextmanager
@@ -30,7 +94,9 @@ def private_server(folder: Path, *options: str) -> Iterator[Path]:
         check=True,
         capture_output=True,
     )
+    # setpriv: when we are killed, the server ends too.
     command = [
+        *(["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []),
         shutil.which("mariadbd") or "/usr/sbin/mariadbd",
         "--no-defaults",
         f"--datadir={data}",
@@ -67,11 +133,19 @@ def await_ready(server: subprocess.Popen[bytes], socket: Path, log: Path) -> Non
 
 def sql(socket: Path, statement: str, database: str = "", *, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run `statement` in the `mariadb` client, as an administrator would type it."""
-    command = ["mariadb", "--no-defaults", f"--socket={socket}", "-uroot", "--batch", "-N", *([database] * bool(database))]
+    command = [
+        "mariadb",
+        "--no-defaults",
+        f"--socket={socket}",
+        "-uroot",
+        "--batch",
+        "-N",
+        *([database] * bool(database)),
+    ]
     return subprocess.run(command, input=statement, text=True, capture_output=True, check=check)
 
 
-def new_database(socket: Path, name: str) -> str:
+def new_database(socket: Path, name: str, user: str = "root") -> str:
     """Make an empty database and give its URL."""
     sql(socket, f"CREATE DATABASE `{name}`")
-    return f"mysql+pymysql://root@localhost/{name}?unix_socket={socket}"
+    return f"mysql+pymysql://{user}@localhost/{name}?unix_socket={socket}"

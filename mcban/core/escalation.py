@@ -6,7 +6,7 @@ no more hits than the highest tier can ask for, so that memory is bounded by add
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -109,11 +109,14 @@ def _offence(tier: Jail, record: Record, at: int, number: int) -> int | None:
     if not standing.counts(at, number):
         return None
     counting = [when for when, which in record.hits if standing.counts(when, which)]
-    for end in counting:
-        if at <= end < at + tier.findtime:
-            within = sum(end - tier.findtime < when <= end for when in counting)
-            if within >= tier.maxretry:
-                return end
+    if len(counting) < tier.maxretry:
+        return None
+    for last in range(bisect_left(counting, at), bisect_left(counting, at + tier.findtime)):
+        # The window that ends at this hit is full when the hit maxretry - 1 places before lies in it. The last of
+        # several in one second sees them all: the time is the same.
+        first = last - tier.maxretry + 1
+        if first >= 0 and counting[first] > counting[last] - tier.findtime:
+            return counting[last]
     return None
 
 

@@ -1,0 +1,167 @@
+"""What every test may ask for: a private MariaDB server, fresh databases of both kinds, a context without a kernel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from mcban.config import Config
+from mcban.firewall.memory import MemoryFirewall
+from mcban.service.context import Context, Host
+from mcban.store import schema
+from mcban.store.database import Database
+from mcban.store.tables import Base
+from tests.mariadb import Server, shared_server
+
+NOON = 1_790_000_000
+"""When tests begin: 2026-09-21 UTC, in whole seconds."""
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A private MariaDB server, started when a first test asks, and shared by all the workers of a run."""
+    missing = [name for name in ("mariadbd", "mariadb-install-db", "mariadb") if not found(name)]
+    if missing:
+        why = f"{', '.join(missing)} missing: apt-get install mariadb-server-core mariadb-client-core"
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(why)
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    with shared_server(folder / "mariadb") as server:
+        yield server
+
+
+def found(program: str) -> bool:
+    """Whether `program` is there; servers live in /usr/sbin, which is not on every PATH."""
+    return shutil.which(program) is not None or Path("/usr/sbin", program).exists()
+
+
+@pytest.fixture
+def empty_mariadb(mariadb: Server) -> Iterator[str]:
+    """The URL of an empty database on the private server."""
+    url = mariadb.new_database()
+    yield url
+    mariadb.drop_database(url)
+
+
+@pytest.fixture
+def empty_sqlite(tmp_path: Path) -> str:
+    """The URL of a SQLite database that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'mcban.sqlite'}"
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def empty_database(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database, once of each kind."""
+    url: str = request.getfixturevalue(f"empty_{request.param}")
+    return url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the schema, to be copied: faster than making it for every test."""
+    file = tmp_path_factory.mktemp("template") / "mcban.sqlite"
+    database = Database(f"sqlite:///{file}")
+    schema.upgrade(database)
+    database.dispose()
+    return file
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A SQLite database with the shipped jails."""
+    shutil.copy(sqlite_template, tmp_path / "mcban.sqlite")
+    return f"sqlite:///{tmp_path / 'mcban.sqlite'}"
+
+
+@pytest.fixture(scope="session")
+def mariadb_schema(mariadb: Server) -> tuple[Database, dict[str, list[dict[str, Any]]]]:
+    """A MariaDB database with the schema, one for each worker, and the rows that it has then."""
+    database = Database(mariadb.new_database())
+    schema.upgrade(database)
+    with database.engine.connect() as connection:
+        rows = {table.name: _rows(connection, table.name) for table in Base.metadata.sorted_tables}
+    return database, rows
+
+
+@pytest.fixture
+def mariadb_url(mariadb_schema: tuple[Database, dict[str, list[dict[str, Any]]]]) -> str:
+    """A MariaDB database with the shipped jails and nothing else. Emptied before each test: that is faster than
+    making the schema, and leaves what a failed test wrote to be looked at."""
+    database, rows = mariadb_schema
+    with database.engine.begin() as connection:
+        for table in Base.metadata.sorted_tables:
+            connection.execute(table.delete())
+        for table in Base.metadata.sorted_tables:
+            if rows[table.name] and table.name != "mcban_change":
+                connection.execute(table.insert(), rows[table.name])
+        connection.execute(Base.metadata.tables["mcban_change"].delete())
+    return database.engine.url.render_as_string(hide_password=False)
+
+
+def _rows(connection: Connection, table: str) -> list[dict[str, Any]]:
+    return [dict(row) for row in connection.execute(Base.metadata.tables[table].select()).mappings()]
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def any_database(request: pytest.FixtureRequest) -> str:
+    """The URL of a database with the shipped jails and nothing else, once of each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@dataclass
+class Machine:
+    """The machine as a test says it is."""
+
+    now: float = NOON
+    names: dict[str, list[str]] = field(default_factory=dict)
+    protected: dict[str, str] = field(default_factory=dict)
+
+    def host(self) -> Host:
+        """What the service asks."""
+        return Host(
+            clock=lambda: self.now,
+            lookup=lambda name: self.names.get(name, []),
+            protected=lambda: self.protected,
+            port_number=socket.getservbyname,
+        )
+
+
+@pytest.fixture
+def machine() -> Machine:
+    """A clock that stands until a test moves it, no DNS, nothing protected."""
+    return Machine()
+
+
+MakeContext = Callable[..., Context]
+
+
+@pytest.fixture
+def make_context(any_database: str, machine: Machine, tmp_path: Path) -> Iterator[MakeContext]:
+    """Makes nodes on one database: `make_context(node="b", ignoreip=("192.0.2.7",))`."""
+    made: list[Context] = []
+
+    def make(**settings: Any) -> Context:
+        config = replace(Config(node="here", state_dir=tmp_path, database_url=any_database), **settings)
+        made.append(Context(config, Database(any_database), MemoryFirewall(), machine.host()))
+        return made[-1]
+
+    yield make
+    for context in made:
+        context.database.dispose()
+
+
+@pytest.fixture
+def context(make_context: MakeContext) -> Context:
+    """Settings, a database of each kind in turn, the memory firewall, and `machine`."""
+    return make_context()
