@@ -1,0 +1,144 @@
+"""A running engine notices what commands and plain SQL change."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.node import Node, until
+from tests.mariadb import new_database, private_server, sql
+from tests.netns import one_host, require_netns
+
+CUSTOM_JAIL = (
+    "INSERT INTO fail2ban_jail "
+    "(enabled, name, maxretry, findtime, bantime, port, filter, banaction, logpath, max_count) "
+    "VALUES (1, 'my-jail', 2, 600, 600, '2525', 'mc-exim-filter', 'mc-custom', '{log}', {max_count});"
+)
+SOON = 5.0
+
+
+@pytest.fixture(params=["sqlite3", "mariadb"])
+def typed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Node, object]]:
+    """A running gateway, and a way to type SQL at its database as an administrator would."""
+    require_netns()
+    with one_host() as host:
+        if request.param == "sqlite3":
+            node = Node(host, tmp_path / "gate")
+            file = tmp_path / "gate/state/mcban.sqlite"
+
+            def type_sql(statement: str) -> None:
+                subprocess.run(["sqlite3", str(file)], input=statement, text=True, check=True)
+
+            yield from _running(node, type_sql)
+            return
+        (tmp_path / "db").mkdir()
+        with private_server(tmp_path / "db") as socket:
+            node = Node(host, tmp_path / "gate", database_url=new_database(socket, "mcban"))
+            yield from _running(node, lambda statement: sql(socket, statement, "mcban"))
+
+
+def _running(node: Node, type_sql: object) -> Iterator[tuple[Node, object]]:
+    try:
+        node.prepare()
+        node.start()
+        yield node, type_sql
+    finally:
+        node.end()
+
+
+def test_plain_sql_is_live_within_seconds(typed: tuple[Node, object]) -> None:
+    """The original's INSERT gives a live jail with its own set and rule; rows changed by SQL reach the kernel."""
+    node, type_sql = typed
+    log = node.folder / "my.log"
+    type_sql(CUSTOM_JAIL.format(log=log, max_count=0))
+    until(lambda: "--dports 2525" in node.host.run("iptables", "-S"), "the rule", SOON)
+    until(lambda: "my-jail" in node.host.run("ipset", "list", "-n").split(), "the set", SOON)
+    log.write_text("", "utf-8")
+    (node.folder / "mc-exim.log").touch()
+    node.fail("mc-exim", "203.0.113.7", 2)
+    log.write_text(node.log("mc-exim").read_text("utf-8"), "utf-8")
+    until(lambda: node.entries("my-jail") == {"203.0.113.7"}, "a ban in it", SOON)
+    type_sql("INSERT INTO fail2ban_ips (ip, count, active, jail, host) VALUES ('198.51.100.9', 1, 1, 'my-jail', 'x');")
+    until(lambda: node.entries("my-jail") == {"203.0.113.7", "198.51.100.9"}, "a ban by SQL", SOON)
+    type_sql("UPDATE fail2ban_ips SET active = 0 WHERE ip = '203.0.113.7';")
+    until(lambda: node.entries("my-jail") == {"198.51.100.9"}, "a lifting by SQL", SOON)
+    type_sql("DELETE FROM fail2ban_ips;")
+    until(lambda: node.entries("my-jail") == set(), "a deletion", SOON)
+    type_sql("DELETE FROM fail2ban_jail WHERE name = 'my-jail';")
+    until(lambda: "my-jail" not in node.host.run("ipset", "list", "-n").split(), "the jail's removal", SOON)
+    assert node.mcban("sync", "--check") == "the kernel holds what SQL says\n"
+
+
+def test_a_row_that_cannot_work_is_named_and_the_others_go_on(typed: tuple[Node, object]) -> None:
+    """A jail with an impossible port or filter is reported by name in log and status; the rest stays live."""
+    node, type_sql = typed
+    bad = CUSTOM_JAIL.format(log=node.folder / "my.log", max_count=0)
+    type_sql(bad.replace("'2525'", "'99999'").replace("my-jail", "bad-port"))
+    type_sql(bad.replace("mc-exim-filter", "no-such-filter").replace("my-jail", "bad-filter"))
+    until(lambda: "bad-port" in node.engine_log and "no-such-filter" in node.engine_log, "the report", SOON)
+    faults = {fault["what"] for fault in node.json("status")["faults"]}
+    assert {"bad-port", "bad-filter"} <= faults
+    node.fail("mc-exim", "203.0.113.7", 5)
+    until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7"}, "a ban elsewhere")
+
+
+def test_escalate_makes_a_ladder(typed: tuple[Node, object]) -> None:
+    """A row with escalate = 1 becomes four tiers, and its blacklist when max_count asks for one."""
+    node, type_sql = typed
+    type_sql(CUSTOM_JAIL.format(log=node.folder / "my.log", max_count=3))
+    type_sql("UPDATE fail2ban_jail SET escalate = 1 WHERE name = 'my-jail';")
+    names = {f"my-jail-{tier}" for tier in ("1d", "1w", "1m", "1y", "bl")}
+    until(lambda: names <= set(node.host.run("ipset", "list", "-n").split()), "the ladder's sets", SOON)
+    rows = {row["name"]: row["maxretry"] for row in node.json("jail", "list")}
+    assert [rows[f"my-jail-{tier}"] for tier in ("1d", "1w", "1m", "1y")] == [2, 4, 6, 8]
+    assert "my-jail" not in rows
+
+
+def test_commands_reach_a_running_engine(node: Node) -> None:
+    """Jails and bans changed by commands while the engine runs are live at once, and stay so."""
+    node.start()
+    node.mcban("ban", "-j", "mc-exim-1d", "-i", "203.0.113.7", "-i", "2001:db8::/48")
+    assert node.entries("mc-exim-1d") == {"203.0.113.7", "2001:db8::/48"}
+    node.mcban("jail", "disable", "-j", "mc-exim-1d")
+    assert "mc-exim-1d" not in node.host.run("ipset", "list", "-n").split()
+    node.mcban("jail", "enable", "-j", "mc-exim-1d")
+    assert node.entries("mc-exim-1d") == {"203.0.113.7", "2001:db8::/48"}
+    node.mcban("jail", "change", "-j", "mc-exim", "--option", "maxretry", "-v", "2")
+    node.fail("mc-exim", "198.51.100.7", 2)
+    until(lambda: "198.51.100.7" in node.entries("mc-exim-1d"), "the new threshold")
+    node.mcban("general", "disable")
+    assert "-all" not in node.host.run("ipset", "list", "-n")
+    node.mcban("general", "enable")
+    until(lambda: "mc-exim-all" in node.host.run("ipset", "list", "-n").split(), "the lists")
+    assert "198.51.100.7" in node.entries("mc-exim-1d"), "a ban that still runs"
+
+
+def test_what_a_stranger_flushes_comes_back(node: Node) -> None:
+    """Whoever flushes sets or rules finds all of it again within ten seconds, and the log says what was missing."""
+    node.start()
+    node.mcban("ban", "-j", "mc-exim-1d", "-i", "203.0.113.7")
+    for command in (("ipset", "flush"), ("iptables", "-F"), ("ip6tables", "-F")):
+        node.host.run(*command)
+        until(lambda: node.process("sync", "--check").returncode == 0, f"healing after {command}", 10)
+        assert node.entries("mc-exim-1d") == {"203.0.113.7"}
+    assert "mended" in node.engine_log
+
+
+def test_commands_work_while_no_engine_runs(node: Node) -> None:
+    """Without an engine a ban is enforced at once; status says so and exits 1; the next start takes it over."""
+    node.mcban("ban", "-j", "mc-ssh", "-i", "203.0.113.7")
+    assert node.entries("mc-ssh-1y") == {"203.0.113.7"}
+    assert node.process("status").returncode == 1
+    node.mcban("unban", "-i", "203.0.113.7")
+    assert node.entries("mc-ssh-1y") == set()
+    node.start()
+    assert node.process("status").returncode == 0
+    node.stop()
+    assert node.host.run("ipset", "list", "-n") == ""
+    assert "mcban" not in node.host.run("iptables-save")
+    with sqlite3.connect(node.folder / "state/mcban.sqlite") as database:
+        assert database.execute("SELECT count FROM fail2ban_ips WHERE jail = 'mc-ssh-1y'").fetchall() == [(1,)]
