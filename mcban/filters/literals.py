@@ -7,6 +7,7 @@ line. Works on the tree that Python's own parser makes of the expression, so it 
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -35,7 +36,9 @@ def required_literals(pattern: re.Pattern[str]) -> Needles | None:
     """What any line holds that `pattern` matches once its date was cut out, or None when nothing is certain."""
     folded = bool(pattern.flags & re.IGNORECASE) or re.search(r"\(\?[a-z]*i", pattern.pattern) is not None
     try:
-        tree = import_module("re._parser").parse(pattern.pattern, pattern.flags)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = import_module("re._parser").parse(pattern.pattern, pattern.flags)
     except Exception:  # noqa: BLE001  # the tree is Python's private affair: when it changes, there is no short cut
         return None
     best = _best(_demands(tree))
