@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
+from functools import lru_cache
 from pathlib import Path
 
 from mcban.core.address import parse_network
@@ -128,11 +129,17 @@ def _address(groups: Mapping[str, str | None]) -> str | None:
         text = groups.get(name)
         if text:
             cidr = groups.get("cidr")
-            try:
-                return parse_network(f"{text}/{cidr}" if cidr else text)
-            except ValueError:
-                return None
+            return _canonical(f"{text}/{cidr}" if cidr else text)
     return None
+
+
+@lru_cache(maxsize=8192)
+def _canonical(text: str) -> str | None:
+    """The canonical form of an address or network, or None; kept, since offenders come again and again."""
+    try:
+        return parse_network(text)
+    except ValueError:
+        return None
 
 
 def _user(groups: Mapping[str, str | None]) -> str | None:
