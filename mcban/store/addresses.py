@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, case, delete, func, or_, select, update
+from sqlalchemy import Connection, Select, Table, case, delete, false, func, or_, select, update
 
 from mcban.core.model import FOREVER
 from mcban.store.tables import IpRow
@@ -30,6 +30,7 @@ _COLUMNS = (
     _IPS.c.lifted_after,
     _IPS.c.forced,
 )
+_NUMBERS = {"count": 0, "lifted_after": None}
 _TIMES = ("since", "until", "last_hit")
 REASON_LENGTH = 250
 
@@ -121,12 +122,16 @@ class AddressTable:
             for ip, jail, until in self._connection.execute(select(_IPS.c.ip, _IPS.c.jail, _IPS.c.until).where(*over))
         ]
         if ended:
-            self._connection.execute(update(_IPS).where(*over).values(active=False))
+            self._connection.execute(update(_IPS).where(*over).values(active=False, blacklisted=False, forced=False))
         return ended
 
     def counts(self, now: int) -> dict[str, tuple[int, int]]:
         """By jail: the bans that run at `now`, and the bans that there ever were."""
-        running = _IPS.c.active & or_(_IPS.c.until.is_(None), _IPS.c.until > to_datetime(now))
+        running = (
+            _IPS.c.active
+            & ~func.coalesce(_IPS.c.whitelisted, false())
+            & or_(_IPS.c.until.is_(None), _IPS.c.until > to_datetime(now))
+        )
         query = select(_IPS.c.jail, func.sum(case((running, 1), else_=0)), func.sum(_IPS.c.count)).group_by(_IPS.c.jail)
         return {jail: (int(now_in), int(ever)) for jail, now_in, ever in self._connection.execute(query)}
 
@@ -137,6 +142,9 @@ class AddressTable:
                 values[name] = to_seconds(values[name])
             for name in ("active", "blacklisted", "whitelisted"):
                 values[name] = bool(values[name])
+            for name, otherwise in _NUMBERS.items():
+                if not isinstance(values[name], int):  # SQLite takes any text for a number
+                    values[name] = otherwise
             yield AddressRecord(**values)
 
     @staticmethod

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from mcban.errors import ConfigError, DatabaseError, McbanError, NoPermissionError, printable
+from mcban.errors import ConfigError, DatabaseError, DataError, McbanError, NoPermissionError, printable
 from mcban.store.addresses import AddressTable
 from mcban.store.changes import ChangeTable
 from mcban.store.events import EventTable
@@ -20,6 +20,7 @@ from mcban.store.hits import HitTable
 from mcban.store.jails import JailTable
 from mcban.store.nodes import NodeTable
 from mcban.store.positions import PositionTable
+from mcban.store.tables import TurnRow
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ _MYSQL_AGAIN = {1205, 1213}
 _MYSQL_NO_TABLE = {1146, 1054}
 _MYSQL_REFUSED = {1044, 1045, 1142, 1227, 1370}
 _MYSQL_NO_TRIGGERS = 1419
+_TAKE_TURN = update(TurnRow).values(taken=TurnRow.taken + 1)
 _SQLITE_DENIED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 
 
@@ -62,11 +64,14 @@ class Database:
     @property
     def server(self) -> str | None:
         """The name or address of the database server, None for an embedded database or a socket."""
-        return self.engine.url.host if self.sqlite_file is None else None
+        url = self.engine.url
+        return url.host if self.sqlite_file is None and "unix_socket" not in url.query else None
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """`work` on one snapshot. Raises DatabaseError, NoPermissionError, ConfigError for a missing schema."""
         with self.translating(), self.engine.connect() as connection, connection.begin():
+            if self.sqlite_file is None:
+                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             return work(Transaction(connection))
 
     def write(self, work: Callable[[Transaction], T]) -> T:
@@ -75,6 +80,8 @@ class Database:
         for attempt in range(6):
             try:
                 return self._write_once(work)
+            except UnicodeEncodeError as error:
+                raise _no_text(error) from None
             except SQLAlchemyError as error:
                 if _code(error) not in _MYSQL_AGAIN or attempt == 5:
                     raise self._translated(error) from error
@@ -83,6 +90,8 @@ class Database:
 
     def _write_once(self, work: Callable[[Transaction], T]) -> T:
         with self.engine.connect().execution_options(mcban_write=True) as connection, connection.begin():
+            if self.sqlite_file is None:
+                connection.execute(_TAKE_TURN)
             return work(Transaction(connection))
 
     @contextmanager
@@ -90,6 +99,8 @@ class Database:
         """Driver errors leave as ours."""
         try:
             yield
+        except UnicodeEncodeError as error:
+            raise _no_text(error) from None
         except SQLAlchemyError as error:
             raise self._translated(error) from error
 
@@ -167,6 +178,12 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _no_text(error: UnicodeEncodeError) -> DataError:
+    """Bytes that are no UTF-8 reach us as lone surrogates, which no database takes."""
+    shown = printable(error.object[max(0, error.start - 30) : error.end + 30])
+    return DataError(f"{shown} is no valid UTF-8: the database cannot hold it")
 
 
 def _code(error: BaseException) -> int | None:

@@ -17,6 +17,11 @@ LOGIN_LENGTH = 250
 """Characters of a login name that are kept: it is the attacker's text."""
 
 
+def _storable(login: str | None) -> str | None:
+    """A login name as SQL takes it: cut, and without lone surrogates."""
+    return login[:LOGIN_LENGTH].encode("utf-8", "replace").decode("utf-8") if login else None
+
+
 class HitTable:
     """Reads and writes `mcban_hit` and `mcban_total`."""
 
@@ -47,10 +52,7 @@ class HitTable:
     def add(self, hits: Sequence[Hit]) -> None:
         """Keep `hits`, numbered in their order."""
         if hits:
-            rows = [
-                {"jail_group": h.group, "ip": h.ip, "at": h.at, "login": h.login[:LOGIN_LENGTH] if h.login else None}
-                for h in hits
-            ]
+            rows = [{"jail_group": h.group, "ip": h.ip, "at": h.at, "login": _storable(h.login)} for h in hits]
             self._connection.execute(insert(_HITS), rows)
 
     def drop(self, numbers: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from sqlalchemy import Connection, Table, delete, select
@@ -11,6 +12,19 @@ from mcban.store.tables import PositionRow
 from mcban.store.upsert import upsert
 
 _POSITIONS: Table = PositionRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
+
+
+_ESCAPED = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
+
+
+def _to_sql(path: str) -> str:
+    """A path whose bytes are no UTF-8 holds lone surrogates, which SQL does not take: those are written `\\xNN`."""
+    doubled = path.replace("\\", "\\\\")
+    return "".join(f"\\x{ord(c) & 0xFF:02x}" if "\udc80" <= c <= "\udcff" else c for c in doubled)
+
+
+def _from_sql(text: str) -> str:
+    return _ESCAPED.sub(lambda m: chr(0xDC00 + int(m[1], 16)) if m[1] else "\\", text)
 
 
 class PositionTable:
@@ -24,14 +38,14 @@ class PositionTable:
         c = _POSITIONS.c
         query = select(c.path, c.device, c.inode, c.head_length, c.head_hash, c.read_to).where(c.host == host)
         rows = self._connection.execute(query.order_by(c.id)).tuples()
-        return [Position(path, device, int(inode), *rest) for path, device, inode, *rest in rows]
+        return [Position(_from_sql(path), device, int(inode), *rest) for path, device, inode, *rest in rows]
 
     def save(self, host: str, positions: Iterable[Position]) -> None:
         """Remember `positions`, each in place of the one of the same path, device and inode."""
         rows = [
             {
                 "host": host,
-                "path": p.path,
+                "path": _to_sql(p.path),
                 "device": p.device,
                 "inode": str(p.inode),
                 "head_length": p.head_length,
@@ -48,6 +62,6 @@ class PositionTable:
         for p in positions:
             self._connection.execute(
                 delete(_POSITIONS).where(
-                    c.host == host, c.path == p.path, c.device == p.device, c.inode == str(p.inode)
+                    c.host == host, c.path == _to_sql(p.path), c.device == p.device, c.inode == str(p.inode)
                 )
             )

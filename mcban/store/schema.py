@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData, Table, inspect, select
 
-from mcban.errors import ConfigError
+from mcban.errors import ConfigError, McbanError
 from mcban.shipped import shipped
 from mcban.store.database import Database
 
@@ -51,10 +51,24 @@ def upgrade(database: Database) -> tuple[str | None, str]:
     config = Config()
     config.set_main_option("script_location", str(shipped("migrations")).replace("%", "%%"))
     write = database.engine.execution_options(mcban_write=True)
-    with database.translating(), write.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    try:
+        with database.translating(), write.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except McbanError:
+        if before is None:
+            _forget_version(database)
+        raise
     return before, HEAD
+
+
+def _forget_version(database: Database) -> None:
+    """A server keeps the table that Alembic made before a migration which then was refused."""
+    with database.translating(), database.engine.begin() as connection:
+        if inspect(connection).has_table("alembic_version"):
+            table = Table("alembic_version", MetaData(), autoload_with=connection)
+            if connection.execute(select(table.c.version_num)).first() is None:
+                table.drop(connection)
 
 
 def _known() -> set[str]:

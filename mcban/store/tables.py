@@ -7,7 +7,9 @@ Times are UTC: `DATETIME` where people read them, seconds since the epoch where 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -23,23 +25,55 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TIMESTAMP, TypeDecorator
+from sqlalchemy.types import TIMESTAMP, TypeDecorator, TypeEngine
 
 from mcban.core.ladder import DEFAULT_MAX_COUNT
 
-# Names in full: MariaDB compares binary, so that a jail `A` is not a jail `a`, and stores any login name.
-_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+# Names in full: MariaDB compares binary, so that a jail `A` is not a jail `a`, nor is `a ` (its other collations pass
+# over spaces at the end), and stores any login name.
+_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself only in a column that is exactly INTEGER."""
+
+
+class _LenientDateTime(sqlite.DATETIME):
+    """SQLite keeps any text in a column of times: one that is no time, from somebody's plain SQL, reads as none,
+    lest a single row stop everything."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
+        """ISO 8601 to naive UTC."""
+
+        def process(value: Any) -> datetime | None:
+            try:
+                at = datetime.fromisoformat(value)
+            except (TypeError, ValueError):
+                return None
+            return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
+
+        return process
+
+
+class _LenientTimestamp(_LenientDateTime):
+    """The same under the original's name."""
+
+    __visit_name__ = "TIMESTAMP"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC datetime in Python, whole seconds without zone in SQL."""
 
     impl = DateTime
+    lenient: type[_LenientDateTime] = _LenientDateTime
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The lenient ones where they are needed."""
+        if dialect.name == "sqlite":
+            return self.lenient()
+        return dialect.type_descriptor(self.impl_instance)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Aware to naive UTC; a naive value is a mistake of ours."""
@@ -58,7 +92,15 @@ class UtcTimestamp(UtcDateTime):
     """The same in the original's type: MariaDB turns it to and from the session's zone, which for us is UTC."""
 
     impl = TIMESTAMP
+    lenient = _LenientTimestamp
     cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """MariaDB's TIMESTAMP begins one second after 1970: a log with a broken clock says earlier times."""
+        return super().process_bind_param(value and max(value, _FIRST_TIMESTAMP), dialect)
+
+
+_FIRST_TIMESTAMP = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 
 
 class Base(DeclarativeBase):
@@ -225,3 +267,14 @@ class NodeRow(Base):
     host: Mapped[str] = mapped_column(String(150), primary_key=True)
     addresses: Mapped[str] = mapped_column(Text)
     seen: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class TurnRow(Base):
+    """One row, changed first in every writing transaction on a server: whoever did so writes alone until it commits,
+    and on a cluster the later of two commits is undone. SQLite has a lock of its own for that."""
+
+    __tablename__ = "mcban_turn"
+    __table_args__ = _MYSQL
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    taken: Mapped[int] = mapped_column(BigInteger)

@@ -11,7 +11,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 BIG_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
@@ -138,6 +138,14 @@ def create_tables_of_our_own() -> None:
         sa.PrimaryKeyConstraint("host", name=op.f("pk_mcban_node")),
         **MYSQL,
     )
+    turn = op.create_table(
+        "mcban_turn",
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("taken", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_turn")),
+        **MYSQL,
+    )
+    op.bulk_insert(turn, [{"id": 1, "taken": 0}])
 
 
 # (table, event) → what is noted of the row. Triggers, since plain SQL is a way to change jails and bans, and a running
@@ -177,7 +185,18 @@ def check_beforehand() -> None:
 
 
 def insert_shipped_jails() -> None:
-    names = ["enabled", "name", "maxretry", "findtime", "bantime", "port", "filter", "banaction", "logpath", "max_count"]
+    names = [
+        "enabled",
+        "name",
+        "maxretry",
+        "findtime",
+        "bantime",
+        "port",
+        "filter",
+        "banaction",
+        "logpath",
+        "max_count",
+    ]
     jails = sa.table("fail2ban_jail", *(sa.column(name) for name in names))
     rows = []
     for group in ladder.SHIPPED:
@@ -215,7 +234,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table, event in NOTES:
         op.execute(f"DROP TRIGGER mcban_{table}_{event}")
-    for table in ("node", "change", "event", "position", "total", "hit"):
+    for table in ("turn", "node", "change", "event", "position", "total", "hit"):
         op.drop_table(f"mcban_{table}")
     for table in ("conf", "ips", "jail"):
         op.drop_table(f"fail2ban_{table}")

@@ -20,7 +20,7 @@ def test_a_duration_is_what_the_interface_says(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "0d", "-2", "-1d", "1.5h", "1h30m", "d", "1 d", "1x", "for ever", "101y", "9" * 13, "1٥", "+1"]
+    "text", ["", "0", "0d", "-2", "-1d", "1.5h", "1h30m", "d", "1 d", "1x", "for ever", "101y", "9" * 13, "1\u0665"]
 )
 def test_what_is_no_duration_is_refused_in_one_line(text: str) -> None:
     """With what was written."""

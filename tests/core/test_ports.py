@@ -62,7 +62,7 @@ def test_names_of_services_are_numbers() -> None:
 @pytest.mark.parametrize(
     "text",
     ["", " , ", "0", "65536", "99999999999999999999", "-1", "25;26", "smtps", "nothing", "30:20", "20:", ":20", "1:2:3",
-     "all,25", "25 --dport 80", "2٥", "1.5", "smtp:30", "!25"],
+     "all,25", "25 --dport 80", "2\u0665", "1.5", "smtp:30", "!25"],
 )  # fmt: skip
 def test_what_is_no_port_is_refused_in_one_line(text: str) -> None:
     """And never reaches the firewall."""
