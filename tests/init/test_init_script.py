@@ -1,0 +1,385 @@
+"""The init script, run for real: what it does, says and answers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.init.conftest import require
+from tests.init.service import MCBAN, SCRIPT, Service, gone, stranger, until
+from tests.netns import Host, require_netns
+
+
+def test_script_is_clean() -> None:
+    """dash can read it, and shellcheck has nothing to say."""
+    require("dash", "shellcheck")
+    subprocess.run(["dash", "-n", str(SCRIPT)], check=True)
+    subprocess.run(["shellcheck", "-s", "dash", str(SCRIPT)], check=True)
+    assert os.access(SCRIPT, os.X_OK)
+
+
+def test_header_tells_insserv_when_to_start() -> None:
+    """The LSB header has what update-rc.d asks for."""
+    header = SCRIPT.read_text().partition("### BEGIN INIT INFO\n")[2].partition("### END INIT INFO")[0]
+    keys = [line[2:].partition(":")[0] for line in header.splitlines() if not line.startswith("#  ")]
+    assert keys == [
+        "Provides",
+        "Required-Start",
+        "Required-Stop",
+        "Should-Start",
+        "Should-Stop",
+        "Default-Start",
+        "Default-Stop",
+        "Short-Description",
+        "Description",
+    ]
+
+
+def test_life_of_a_service(tmp_path: Path) -> None:
+    """Status, start, start again, stop, stop again answer as the LSB says; a first start makes the database."""
+    service = Service(tmp_path)
+    try:
+        assert service.script("status").returncode == 3
+        done = service.script("start")
+        assert done.returncode == 0, done
+        pid = service.pid
+        assert done.stdout == f"mcban: started (process {pid}), bans are in force\n"
+        assert service.database.exists()
+        done = service.script("status")
+        assert (done.returncode, done.stdout) == (0, f"mcban: runs (process {pid})\n")
+        done = service.script("start")
+        assert (done.returncode, done.stdout) == (0, f"mcban: runs already (process {pid})\n")
+        done = service.script("stop")
+        assert (done.returncode, done.stdout) == (0, "mcban: stopped; lists and rules are taken down\n")
+        assert gone(pid)
+        assert not service.pid_file.exists()
+        done = service.script("stop")
+        assert (done.returncode, done.stdout) == (0, "mcban: does not run\n")
+        assert service.script("status").returncode == 3
+    finally:
+        service.end()
+
+
+def test_restart_and_reload(service: Service) -> None:
+    """Restart gives a new process and keeps the log; reload keeps the process, which reads jails and filters again."""
+    assert service.script("try-restart").returncode == 0
+    assert service.script("reload").returncode == 7
+    assert service.script("force-reload").returncode == 7
+    assert service.script("status").returncode == 3
+    first = service.start()
+    for action in ("reload", "force-reload"):
+        before = service.said().count("reloaded")
+        assert service.script(action).returncode == 0
+        until(lambda before=before: service.said().count("reloaded") == before + 1, action)  # type: ignore[misc]
+    assert service.pid == first
+    for action in ("restart", "try-restart"):
+        before_pid = service.pid
+        assert service.script(action).returncode == 0
+        assert gone(before_pid)
+        assert service.pid != before_pid
+        assert service.script("status").returncode == 0
+    assert service.said().count("ready") == 3
+    assert service.said().count("lists and rules stay in the kernel") == 2
+    service.script("stop")
+    assert service.script("restart").returncode == 0
+    assert service.script("status").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("frobnicate",), ("",)])
+def test_wrong_usage(service: Service, arguments: tuple[str, ...]) -> None:
+    """Without an action, or with an unknown one, the script says which there are."""
+    done = service.script(*arguments)
+    assert done.returncode == 2
+    assert "start|stop|restart|try-restart|reload|force-reload|status" in done.stderr
+
+
+def test_broken_settings(service: Service) -> None:
+    """Settings that cannot be used are named in one line, and nothing is left behind."""
+    service.settings.write_text('[firewall]\nbackend = "wishes"\n')
+    done = service.script("start", MCBAN_FIREWALL="")
+    assert done.returncode == 6
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert f"{service.settings}: firewall.backend" in done.stderr
+    assert service.script("status").returncode == 3
+
+
+def test_restart_with_broken_settings_leaves_the_old_engine(service: Service) -> None:
+    """Nobody loses a running engine to a typing error."""
+    pid = service.start()
+    service.settings.write_text("this is no TOML")
+    done = service.script("restart")
+    assert done.returncode == 6
+    assert f"not restarted, process {pid} goes on: {service.settings}" in done.stderr
+    assert not gone(pid)
+    assert service.script("status").returncode == 0
+
+
+def test_a_start_never_changes_a_schema(service: Service) -> None:
+    """A database that another version made is left alone, with a word on what to do."""
+    with sqlite3.connect(service.database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    done = service.script("start")
+    assert done.returncode == 6
+    assert "the schema of" in done.stderr
+    service.database.write_bytes(b"")
+    done = service.script("start")
+    assert done.returncode == 6
+    assert "run `mcban db upgrade`" in done.stderr
+    assert b"fail2ban_jail" not in service.database.read_bytes()
+
+
+def test_database_that_is_not_there_yet(service: Service) -> None:
+    """A start waits for a database that cannot be reached, says so, and gives up in time."""
+    url = "mysql+pymysql://mcban@127.0.0.1:9/mcban"
+    done = service.script("start", MCBAN_DATABASE_URL=url, MCBAN_START_TIMEOUT="3")
+    assert done.returncode == 1
+    waiting, failed = done.stderr.splitlines()
+    assert "waiting up to 3 s" in waiting
+    assert "not started" in failed
+    assert "exit status 69" in failed
+    assert service.script("status").returncode == 3
+
+
+def test_not_installed(service: Service) -> None:
+    """Without the program a start says what is missing."""
+    done = service.script("start", MCBAN_DAEMON="/nonexistent/mcban")
+    assert done.returncode == 5
+    assert "/nonexistent/mcban is not installed" in done.stderr
+
+
+def test_without_permission() -> None:
+    """Who may not start it is told to be root."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become someone else")
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o755)
+        script = shutil.copy(SCRIPT, folder)
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", script, "start"],
+            env={"PATH": os.environ["PATH"], "MCBAN_DEFAULTS": "/dev/null", "MCBAN_DAEMON": "/bin/true"}
+            | {"MCBAN_PIDFILE": f"{folder}/pid", "MCBAN_LOG": f"{folder}/log", "MCBAN_STATE_DIR": f"{folder}/state"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 4
+        assert "run as root" in done.stderr
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_someone_else_cannot_tell(service: Service) -> None:
+    """Status answers 4 to who may not look, and never that nothing runs."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become someone else")
+    pid = service.start()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        script = shutil.copy(SCRIPT, folder)
+        (folder / "pid").write_text(f"{pid}\n")
+        for action in ("status", "stop", "reload"):
+            done = subprocess.run(
+                ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", script, action],
+                env=service.env | {"MCBAN_PIDFILE": str(folder / "pid")},
+                cwd="/",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 4, done
+            assert "run as root" in done.stderr
+    assert not gone(pid)
+
+
+@pytest.mark.parametrize("action", ["start", "stop", "restart", "reload"])
+def test_a_stranger_is_never_signalled(service: Service, action: str) -> None:
+    """A pid file that is left over may name anybody by now: status says so, and whatever is done, he lives on."""
+    with stranger() as process:
+        service.pid_file.write_text(f"{process.pid}\n")
+        done = service.script("status")
+        assert done.returncode == 1
+        assert "it died" in done.stdout
+        assert service.script(action).returncode == (7 if action == "reload" else 0)
+        assert process.poll() is None
+
+
+def test_rubbish_in_the_pid_file(service: Service) -> None:
+    """A pid file that holds no number is no obstacle."""
+    for rubbish in ("", "\n", "-1\n", "1 2; echo x\n", "0\n"):
+        service.pid_file.write_text(rubbish)
+        assert service.script("status").returncode == 1
+    assert service.script("start").returncode == 0
+    assert service.script("status").returncode == 0
+
+
+def test_killed_engine(service: Service) -> None:
+    """After kill -9 status says that it died, and start starts it."""
+    pid = service.start()
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: gone(pid), "the kill")
+    done = service.script("status")
+    assert done.returncode == 1
+    assert service.script("reload").returncode == 7
+    assert service.start() != pid
+    assert service.script("status").returncode == 0
+
+
+def test_engine_that_does_not_listen(service: Service) -> None:
+    """An engine that does not end by itself is killed, which is said; the next stop clears up after it."""
+    pid = service.start()
+    os.kill(pid, signal.SIGSTOP)
+    done = service.script("stop", MCBAN_STOP_TIMEOUT="1")
+    assert done.returncode == 1
+    assert f"killing process {pid}" in done.stderr
+    assert gone(pid)
+    done = service.script("stop")
+    assert done.returncode == 0, done
+    assert "had died" in done.stdout
+    assert service.script("status").returncode == 3
+
+
+def test_engine_started_by_hand(service: Service) -> None:
+    """An engine that someone runs in a terminal is seen, and can be stopped, without a pid file."""
+    with service.log.open("a") as log:
+        engine = subprocess.Popen([MCBAN, "run"], env=service.env, stderr=log)
+    until(lambda: "ready" in service.said(), "ready")
+    assert service.script("status").returncode == 0
+    assert f"runs already (process {engine.pid})" in service.script("start").stdout
+    assert service.script("stop").returncode == 0
+    assert engine.wait(10) == 0
+
+
+def test_many_starts_at_once(service: Service) -> None:
+    """Starts that race give one engine, which the pid file names."""
+    done: list[subprocess.CompletedProcess[str]] = []
+    threads = [threading.Thread(target=lambda: done.append(service.script("start"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert any(one.returncode == 0 for one in done), done
+    status = service.script("status")
+    assert status.returncode == 0
+    assert not gone(service.pid)
+    assert f"process {service.pid}" in status.stdout
+    assert service.script("stop").returncode == 0
+    assert service.script("status").returncode == 3
+
+
+def test_program_inside_a_script(service: Service, tmp_path: Path) -> None:
+    """MCBAN_DAEMON may be a script around mcban: it is the engine that is signalled."""
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text(f'#!/bin/sh\n{MCBAN} "$@"\nexit $?\n')
+    wrapper.chmod(0o755)
+    done = service.script("start", MCBAN_DAEMON=str(wrapper))
+    assert done.returncode == 0, done
+    pid = service.pid
+    assert service.mcban("status").stdout.startswith(f"engine    runs (process {pid}")
+    assert service.script("stop").returncode == 0
+    assert gone(pid)
+
+
+def test_settings_of_the_defaults_file(service: Service, tmp_path: Path) -> None:
+    """The defaults file sets what the environment does not; state_dir may also stand in mcban.toml."""
+    defaults = tmp_path / "default file"
+    other = tmp_path / "other.log"
+    other_state = tmp_path / "other state"
+    defaults.write_text(f"MCBAN_LOG={other}\nMCBAN_PIDFILE=/nonexistent/pid\n")
+    service.settings.write_text(f'state_dir = "{other_state}"\n')
+    settings = {"MCBAN_DEFAULTS": str(defaults)}
+    del service.env["MCBAN_LOG"]
+    del service.env["MCBAN_STATE_DIR"]
+    try:
+        assert service.script("start", **settings).returncode == 0
+        assert "ready" in other.read_text()
+        assert (other_state / "mcban.sqlite").exists()
+        assert service.mcban("status").returncode == 0
+        assert service.script("status", **settings).returncode == 0
+    finally:
+        assert service.script("stop", **settings).returncode == 0
+
+
+def test_system_without_lsb_functions(service: Service) -> None:
+    """Where /lib/lsb/init-functions is missing the script works all the same."""
+    require_netns()
+    script = f'mount -t tmpfs none /lib/lsb && for action in start status stop; do /bin/sh "{SCRIPT}" $action; done'
+    if not Path("/lib/lsb").exists():
+        script = script.partition("&& ")[2]
+    done = service.command("unshare", "-m", "/bin/sh", "-ec", script)
+    assert done.returncode == 0, done
+    assert done.stderr == ""
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["started", "runs", "stopped;"]
+
+
+def test_restart_leaves_no_gap(wired: tuple[Service, Host, Host]) -> None:
+    """During a restart the lists hold every ban, and not one connection of a banned address comes through."""
+    service, server, client = wired
+    server.listen(25)
+    service.start()
+    service.fail_to_log_in()
+    until(service.holds, "the ban")
+    assert client.connect(server.ipv4, 25, source="198.51.100.7") == "accepted"
+    restarted: list[subprocess.CompletedProcess[str]] = []
+    thread = threading.Thread(target=lambda: restarted.append(service.script("restart")))
+    thread.start()
+    seen = []
+    while thread.is_alive():
+        seen.append((client.connect(server.ipv4, 25, source="203.0.113.9"), service.holds()))
+    thread.join()
+    assert restarted[0].returncode == 0, restarted
+    assert len(seen) > 10
+    assert set(seen) == {("refused", True)}
+
+
+def test_stop_leaves_nothing_of_ours(gateway: Service) -> None:
+    """After stop the kernel holds what it held before start, and nothing else."""
+    gateway.command("ipset", "create", "theirs", "hash:ip")
+    gateway.command("iptables", "-A", "INPUT", "-p", "tcp", "--dport", "22", "-j", "ACCEPT")
+    before = gateway.kernel()
+    gateway.start()
+    gateway.fail_to_log_in()
+    gateway.fail_to_log_in("2001:db8:1::7")
+    until(gateway.holds, "the ban")
+    until(lambda: gateway.holds("2001:db8:1::7", "mc-exim-1d-v6"), "the IPv6 ban")
+    assert len(gateway.kernel()) > len(before)
+    assert gateway.script("stop").returncode == 0
+    assert gateway.kernel() == before
+
+
+def test_kill_leaves_bans_in_force(gateway: Service) -> None:
+    """Bans outlive kill -9 in the kernel, the next start takes them over, and a stop takes down what a killed engine
+    left."""
+    pid = gateway.start()
+    gateway.fail_to_log_in()
+    until(gateway.holds, "the ban")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: gone(pid), "the kill")
+    assert gateway.script("status").returncode == 1
+    assert gateway.holds()
+    second = gateway.start()
+    assert gateway.holds()
+    os.kill(second, signal.SIGKILL)
+    until(lambda: gone(second), "the kill")
+    assert gateway.script("stop").returncode == 0
+    assert not [line for line in gateway.kernel() if "mc" in line]
+
+
+def test_no_net_admin(gateway: Service) -> None:
+    """Without the capability a start fails, names it, and leaves no pid file."""
+    without = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+    done = gateway.command(*without, "/bin/sh", str(SCRIPT), "start")
+    assert done.returncode == 4
+    assert "NET_ADMIN" in done.stderr
+    assert not gateway.pid_file.exists()
