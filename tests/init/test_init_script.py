@@ -138,16 +138,21 @@ def test_a_start_never_changes_a_schema(service: Service) -> None:
     assert b"fail2ban_jail" not in service.database.read_bytes()
 
 
-def test_database_that_is_not_there_yet(service: Service) -> None:
+@pytest.mark.parametrize("comes", [True, False])
+def test_database_that_is_not_there_yet(service: Service, tmp_path: Path, comes: bool) -> None:
     """A start waits for a database that cannot be reached, says so, and gives up in time."""
-    url = "mysql+pymysql://mcban@127.0.0.1:9/mcban"
-    done = service.script("start", MCBAN_DATABASE_URL=url, MCBAN_START_TIMEOUT="3")
-    assert done.returncode == 1
-    waiting, failed = done.stderr.splitlines()
-    assert "waiting up to 3 s" in waiting
-    assert "not started" in failed
-    assert "exit status 69" in failed
-    assert service.script("status").returncode == 3
+    away = tmp_path / "away"
+    away.touch()
+    program = tmp_path / "program"
+    fail = f'{"rm" if comes else ":"} {away}; echo "mcban: no database" >&2; exit 69'
+    program.write_text(f'#!/bin/sh\nif [ -e {away} ]; then {fail}; fi\nexec {MCBAN} "$@"\n')
+    program.chmod(0o755)
+    done = service.script("start", MCBAN_DAEMON=str(program), **({} if comes else {"MCBAN_START_TIMEOUT": "2"}))
+    assert done.returncode == (0 if comes else 1), done
+    waiting, *failed = done.stderr.splitlines()
+    assert waiting == f"mcban: waiting up to {60 if comes else 2} s: no database"
+    assert failed == ([] if comes else [f"mcban: not started: no database (exit status 69, log {service.log})"])
+    assert service.script("status").returncode == (0 if comes else 3)
 
 
 def test_not_installed(service: Service) -> None:
