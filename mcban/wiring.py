@@ -1,18 +1,26 @@
-"""Config to Context: the only place that picks a backend, and that asks the machine."""
+"""Config to Context: the only place that picks a backend, and that asks the machine.
+
+What is slow to import is imported when it is first needed: a command that only looks into SQL never meets the kernel's
+side.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import struct
 import time
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LookupTimeoutError
 from pathlib import Path
 
 from mcban.config import Config
 from mcban.core.address import parse_address
-from mcban.errors import ConfigError, NoPermissionError, UnavailableError
-from mcban.firewall.base import Firewall
+from mcban.core.plan import Actual, Plan
+from mcban.errors import ConfigError, DataError, NoPermissionError, UnavailableError
+from mcban.firewall.base import Firewall, Refusal
 from mcban.service.context import Context, Host
 from mcban.service.world import GATEWAY, LOOPBACK, OWN
 from mcban.store import schema
@@ -34,40 +42,103 @@ def open_state(context: Context) -> None:
     folder = context.config.state_dir
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except PermissionError:
-        raise NoPermissionError(
-            f"no permission to make {folder}: run as root, or set MCBAN_STATE_DIR to a folder of yours"
-        ) from None
+        may = os.access(folder, os.R_OK | os.W_OK | os.X_OK)
     except OSError as error:
-        raise UnavailableError(f"{folder} cannot be made: {error.strerror}") from None
+        if error.errno not in _FORBIDDEN:
+            raise UnavailableError(f"{folder} cannot be made: {error.strerror}") from None
+        may = False
+    if not may:
+        raise NoPermissionError(
+            f"no permission to write into {folder}: run as root, or set MCBAN_STATE_DIR to a folder of yours"
+        )
 
 
 def open_database(context: Context) -> None:
-    """Raises ConfigError, DatabaseError or NoPermissionError unless the database is there with the schema needed."""
-    file = context.database.sqlite_file
-    if file is not None:
-        _check_file(Path(file), context)
+    """Raises ConfigError, DataError, DatabaseError or NoPermissionError unless the database is there with the schema
+    needed."""
+    # SQLite would make an empty file where there is none: that is for `mcban db upgrade` to do.
+    if not has_file(context):
+        raise ConfigError(f"{context.database.shown_url} does not exist yet: run `mcban db upgrade`")
     schema.require(context.database)
 
 
-def _check_file(file: Path, context: Context) -> None:
-    """SQLite would make an empty file where there is none: that is for `mcban db upgrade` to do."""
+def has_file(context: Context) -> bool:
+    """Whether an embedded database's file is there; True for a server. Raises NoPermissionError when it may not be
+    used, DataError when it is something else."""
+    name = context.database.sqlite_file
+    if name is None:
+        return True
+    file = Path(name)
     try:
-        exists = file.exists()
+        with file.open("rb") as opened:
+            begins = opened.read(len(_SQLITE_MAGIC))
+    except FileNotFoundError:
+        return False
     except PermissionError:
-        exists = True
-    if not exists:
-        raise ConfigError(f"{context.database.shown_url} does not exist yet: run `mcban db upgrade`")
-    if not os.access(file, os.R_OK | os.W_OK):
-        raise NoPermissionError(f"no permission to use {file}: run as root, or as its owner")
+        may = False
+    except OSError as error:
+        raise DataError(f"{file} is no SQLite database: {error.strerror}") from None
+    else:
+        if begins not in {b"", _SQLITE_MAGIC}:
+            raise DataError(f"{file} is no SQLite database: move it away, or name another one by database.url")
+        may = os.access(file, os.W_OK) and os.access(file.parent, os.W_OK | os.X_OK)
+    if not may:
+        raise NoPermissionError(f"no permission to write {file} and its folder: run as root, or as its owner")
+    return True
+
+
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class _LateIpset:
+    """The ipset backend, loaded when it is first asked for something: pyroute2 takes longer to import than most
+    commands take to run."""
+
+    name = "ipset"
+    enforces = True
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._loaded: Firewall | None = None
+
+    def _firewall(self) -> Firewall:
+        if self._loaded is None:
+            from mcban.firewall.ipset import IpsetFirewall  # noqa: PLC0415
+
+            self._loaded = IpsetFirewall(maxelem=self._config.firewall_maxelem, chains=self._config.firewall_chains)
+        return self._loaded
+
+    @property
+    def longest(self) -> int:
+        """As the backend has it; all that follows likewise."""
+        return self._firewall().longest
+
+    @longest.setter
+    def longest(self, seconds: int) -> None:
+        self._firewall().longest = seconds
+
+    def read(self, jails: Collection[str]) -> Actual:
+        """What is there of ours."""
+        return self._firewall().read(jails)
+
+    def apply(self, plan: Plan, now: int) -> list[Refusal]:
+        """Carry a plan out."""
+        return self._firewall().apply(plan, now)
+
+    def remove(self, jails: Collection[str]) -> None:
+        """Take everything of ours out."""
+        self._firewall().remove(jails)
+
+    def close(self) -> None:
+        """Give sockets back, if there are any."""
+        if self._loaded is not None:
+            self._loaded.close()
 
 
 def _firewall(config: Config) -> Firewall:
-    # Imported where picked: pyroute2 takes longer to import than most commands take to run.
     if config.firewall_backend == "ipset":
-        from mcban.firewall.ipset import IpsetFirewall  # noqa: PLC0415
-
-        return IpsetFirewall(maxelem=config.firewall_maxelem, chains=config.firewall_chains)
+        return _LateIpset(config)
     if config.firewall_backend == "memory":
         from mcban.firewall.memory import MemoryFirewall  # noqa: PLC0415
 
@@ -132,19 +203,71 @@ class _Protected:
         return self._entries
 
 
-def _own_entries() -> dict[str, str]:
-    from pyroute2 import IPRoute  # noqa: PLC0415  # takes 0.15 s to import
+# linux/netlink.h, linux/rtnetlink.h
+_RTM_GETADDR, _RTM_GETROUTE = 22, 26
+_NLM_F_REQUEST_DUMP = 0x301
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
+_RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 5, 9, 18
+_RTN_UNICAST = 1
+_ADDR_HEADER, _ROUTE_HEADER, _HOP_HEADER = 8, 12, 8
 
+
+def _own_entries() -> dict[str, str]:
+    """The kernel's own answer, over netlink: every address, and the gateway of every default route, in any table.
+    Raises UnavailableError."""
     found: dict[str, str] = {}
-    with IPRoute() as route:
-        for message in route.get_addr():
-            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
-            if text:
-                found.setdefault(parse_address(text), OWN)
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for message in route.get_default_routes(family):
-                for hop in message.get_attr("RTA_MULTIPATH") or [message]:
-                    gateway = hop.get_attr("RTA_GATEWAY")
-                    if gateway:
-                        found.setdefault(parse_address(gateway), GATEWAY)
+    try:
+        for body in _dump(_RTM_GETADDR, _ADDR_HEADER):
+            held = dict(_attributes(body[_ADDR_HEADER:]))
+            own = held.get(_IFA_LOCAL) or held.get(_IFA_ADDRESS)
+            if own:
+                found.setdefault(_address(own), OWN)
+        for body in _dump(_RTM_GETROUTE, _ROUTE_HEADER):
+            if body[1] == 0 and body[7] == _RTN_UNICAST:  # the prefix is /0
+                for gateway in _gateways(body[_ROUTE_HEADER:]):
+                    found.setdefault(gateway, GATEWAY)
+    except OSError as error:
+        raise UnavailableError(f"the kernel does not tell this host's addresses: {error.strerror}") from None
     return found
+
+
+def _dump(request: int, header: int) -> Iterator[bytes]:
+    """The bodies of what the kernel lists for `request`."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as kernel:
+        kernel.settimeout(LOOKUP_WAIT)
+        kernel.send(struct.pack("=IHHII", 16 + header, request, _NLM_F_REQUEST_DUMP, 1, 0) + bytes(header))
+        while True:
+            data = kernel.recv(1 << 20)
+            while len(data) >= 16:
+                length, kind = struct.unpack_from("=IH", data)
+                if kind == _NLMSG_ERROR:
+                    raise OSError(-struct.unpack_from("=i", data, 16)[0], "netlink refused to list them")
+                if kind == _NLMSG_DONE:
+                    return
+                yield data[16:length]
+                data = data[(length + 3) & ~3 :]
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        yield kind & 0x3FFF, data[4:length]
+        data = data[max(4, (length + 3) & ~3) :]
+
+
+def _gateways(data: bytes) -> Iterator[str]:
+    for kind, value in _attributes(data):
+        if kind == _RTA_GATEWAY:
+            yield _address(value)
+        elif kind == _RTA_VIA:  # an IPv4 route by way of an IPv6 neighbour
+            yield _address(value[2:])
+        elif kind == _RTA_MULTIPATH:
+            while len(value) >= _HOP_HEADER:
+                length = max(_HOP_HEADER, struct.unpack_from("=H", value)[0])
+                yield from _gateways(value[_HOP_HEADER:length])
+                value = value[(length + 3) & ~3 :]  # noqa: PLW2901
+
+
+def _address(packed: bytes) -> str:
+    return parse_address(socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed))

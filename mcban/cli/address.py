@@ -13,15 +13,25 @@ from mcban.cli.output import (
     jail_option,
     jail_required,
     json_option,
+    plural,
     rfc3339,
     table,
     yes_option,
 )
-from mcban.core.duration import parse_duration
+from mcban.core.duration import about, parse_duration
 from mcban.errors import UsageError, printable
 from mcban.service import bans as hand
 from mcban.service import report
-from mcban.service.bans import parse_entries, until
+from mcban.service.bans import parse_entries
+
+EVENTS = {
+    "ban": "banned",
+    "blacklist": "blacklisted",
+    "lift": "lifted",
+    "allow": "allowed",
+    "disallow": "no longer allowed",
+}
+"""What the log of decisions says, for a person."""
 
 
 @click.command()
@@ -41,14 +51,17 @@ def show(ctx: click.Context, ip: str, as_json: bool) -> None:
     if not view.jails and not view.events:
         click.echo(f"nothing is known of {view.ip}")
     for jail in view.jails:
-        click.echo(_show_line(jail, context.now))
+        click.echo(_show_line(jail, context.now, asked=not view.unasked))
     if view.unasked and any(jail.banned for jail in view.jails):
-        click.echo(f"not enforced, or unknown: {view.unasked}")
+        unknown = any(jail.enforced is None for jail in view.jails)
+        click.echo(f"{'not known whether it is enforced' if unknown else 'not enforced'}: {view.unasked}")
     if view.logins:
         click.echo(f"logins tried: {', '.join(printable(login, 60) for login in view.logins[-10:])}")
     for event in view.events:
         why = f": {printable(event.reason)}" if event.reason else ""
-        click.echo(f"{rfc3339(event.at)}  {event.what} in {event.jail}{why}  [{printable(event.host)}]")
+        where = "everywhere" if event.jail in {"", "*"} else f"in {printable(event.jail)}"
+        what = EVENTS.get(event.what, printable(event.what))
+        click.echo(f"{rfc3339(event.at)}  {what} {where}{why}  [{printable(event.host)}]")
 
 
 def _show_document(view: report.AddressView) -> dict[str, object]:
@@ -81,18 +94,26 @@ def _show_document(view: report.AddressView) -> dict[str, object]:
     }
 
 
-def _show_line(jail: report.JailView, now: int) -> str:
+def _show_line(jail: report.JailView, now: int, *, asked: bool) -> str:
     parts = []
     if jail.banned:
-        by = f" as {jail.entry}" if "/" in jail.entry else ""
-        parts.append(f"banned{by} {until(jail.until, now)} since {rfc3339(jail.since)} ({printable(jail.reason)})")
-        if jail.enforced is False:
-            parts.append(f"not enforced{f': {jail.note}' if jail.note else ''}")
+        by = f" as {printable(jail.entry)}" if "/" in jail.entry else ""
+        since = f", since {rfc3339(jail.since)}" if jail.since is not None else ""
+        why = f" ({printable(jail.reason)})" if jail.reason else ""
+        parts.append(f"banned{by} {_still(jail.until, now)}{since}{why}")
+        if jail.note:
+            parts.append(f"not enforced: {jail.note}")
+        elif jail.enforced is False and asked:
+            parts.append("missing in the kernel: mcban sync puts it there")
     elif jail.maxretry:
         parts.append(f"{jail.hits} of {jail.maxretry} hits")
     if jail.count:
-        parts.append(f"banned {jail.count} times so far")
+        parts.append(f"banned {plural(jail.count, 'time')} so far")
     return f"{jail.jail}: {', '.join(parts) or 'not banned'}"
+
+
+def _still(end: int | None, now: int) -> str:
+    return "for ever" if end is None else f"for another {about(max(0, end - now))}"
 
 
 @click.command()
@@ -129,7 +150,7 @@ def banned(ctx: click.Context, name: str | None, as_json: bool) -> None:
             (
                 line.ip,
                 line.jail,
-                until(line.until, context.now).replace("for ever", "never").replace("for ", "in "),
+                "never" if line.until is None else f"in {about(max(0, line.until - context.now))}",
                 line.count,
                 line.host,
                 line.reason + (f" (not enforced: {line.held_back})" if line.held_back else ""),

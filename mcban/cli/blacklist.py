@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from mcban.cli.output import (
+    MOST_BANS,
+    Noun,
     addresses_option,
     context_of,
     emit,
@@ -21,9 +23,9 @@ from mcban.service import bans, jail_changes
 from mcban.service.bans import parse_entries
 
 
-@click.group()
+@click.group(cls=Noun)
 def blacklist() -> None:
-    """The permanent jail of each group."""
+    """Bans for ever: the last jail of each group, where too many bans lead."""
 
 
 @blacklist.command()
@@ -53,7 +55,7 @@ def remove(ctx: click.Context, name: str, entries: tuple[str, ...]) -> int:
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, name: str | None, as_json: bool) -> None:
-    """Who is in it."""
+    """Who is banned for ever, in one group or in all."""
     rows = bans.blacklisted(context_of(ctx), name)
     if as_json:
         emit(
@@ -67,7 +69,7 @@ def list_(ctx: click.Context, name: str | None, as_json: bool) -> None:
 
 @blacklist.command()
 @jail_required
-@click.option("-v", "--value", type=click.IntRange(1, 10_000), help="Bans after which the next is for ever.")
+@click.option("-v", "--value", type=MOST_BANS, help="Bans after which the next is for ever.")
 @click.pass_context
 def enable(ctx: click.Context, name: str, value: int | None) -> int:
     """Enforce it again, and promote repeat offenders to it."""

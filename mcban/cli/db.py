@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from mcban.cli.output import context_of, emit, json_option
+from mcban.cli.output import Noun, context_of, emit, json_option
 from mcban.store import schema
-from mcban.wiring import open_database, open_state
+from mcban.wiring import has_file, open_database, open_state
 
 
-@click.group()
+@click.group(cls=Noun)
 def db() -> None:
     """The schema of the database."""
 
@@ -21,6 +21,7 @@ def upgrade(ctx: click.Context) -> None:
     context = context_of(ctx, database=False)
     if context.database.sqlite_file is not None and not context.config.database_url:
         open_state(context)
+    has_file(context)
     before, after = schema.upgrade(context.database)
     shown = context.database.shown_url
     click.echo(f"{shown} has schema {after} already" if before == after else f"{shown} brought to schema {after}")

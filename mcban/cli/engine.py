@@ -9,16 +9,17 @@ from collections.abc import Iterator
 
 import click
 
-from mcban.cli.output import context_of, emit, jail_required, json_option, rfc3339, table
+from mcban.cli.output import context_of, emit, jail_required, json_option, plural, rfc3339, table
 from mcban.core import ladder
 from mcban.core.allowlist import AllowList
 from mcban.core.duration import FOREVER_DURATION, about
 from mcban.core.model import FOREVER
-from mcban.errors import ConfigError, NoPermissionError, UnavailableError, printable
+from mcban.errors import ConfigError, DataError, NoPermissionError, UnavailableError, printable
 from mcban.logs import read_file
 from mcban.service.context import Context, World
 from mcban.service.jails import read_book, select_group
 from mcban.service.replay import replay as replay_logs
+from mcban.service.sources import find_sources
 from mcban.service.world import load_world
 from mcban.store.jails import JailRecord
 from mcban.wiring import open_database, open_state
@@ -27,10 +28,11 @@ from mcban.wiring import open_database, open_state
 @click.command()
 @click.option("--once", is_flag=True, help="Read every log to its end, record, sync, and exit.")
 @click.pass_context
-def run(ctx: click.Context, once: bool) -> None:
-    """The engine, in the foreground, until Ctrl-C or SIGTERM.
+def run(ctx: click.Context, once: bool) -> int:
+    """The engine, in the foreground.
 
-    SIGHUP reads jails and filters again; SIGUSR1 stops but leaves lists and rules in the kernel, for a restart.
+    It runs until Ctrl-C or SIGTERM. SIGHUP reads jails and filters again;
+    SIGUSR1 stops but leaves lists and rules in the kernel, for a restart.
     """
     from mcban.daemon.engine import Engine  # noqa: PLC0415  # the engine's imports are for the engine only
     from mcban.daemon.presence import Presence  # noqa: PLC0415
@@ -53,13 +55,25 @@ def run(ctx: click.Context, once: bool) -> None:
         engine.start()
         if once:
             engine.read_to_end()
-            return
+            _check_all_read(context)
+            return 0
         log.info("ready")
         tell_systemd("READY=1")
         engine.run(signals)
         engine.stop(keep=signals.keep)
+        return 0
     finally:
         presence.leave()
+
+
+def _check_all_read(context: Context) -> None:
+    """Raises DataError when `run --once` had to pass over a jail: nobody watches it who would see that in `status`."""
+    book = context.database.read(lambda t: load_world(context, t)).book
+    unusable = [fault for fault in book.faults if fault.what not in book.groups and fault.what not in book.jails]
+    passed_over = [*unusable, *find_sources(context, book)[1]]
+    if passed_over:
+        more = f" (and {plural(len(passed_over) - 1, 'other')})" if len(passed_over) > 1 else ""
+        raise DataError(f"passed over {passed_over[0]}{more}; all other logs were read")
 
 
 def _log_to_stderr(level: str) -> None:
@@ -76,7 +90,9 @@ def _log_to_stderr(level: str) -> None:
 @json_option
 @click.pass_context
 def replay(ctx: click.Context, name: str, logs: tuple[str, ...], as_json: bool) -> None:
-    """What the ladder would have done on these logs, by their own clock. Changes nothing.
+    """What the ladder would have done on a log.
+
+    Every LOG (`-` for standard input) is read from its start to its end, by its own clock. Nothing is changed.
 
     The jails are those of the database; without one, those that mcban comes with.
     """
@@ -85,19 +101,23 @@ def replay(ctx: click.Context, name: str, logs: tuple[str, ...], as_json: bool) 
     done = replay_logs(context, select_group(world.book, name), world.allow, _blocks(logs))
     for line in done.warnings:
         click.echo(f"mcban: {printable(line, 1000)}", err=True)
-    bans = [{"ip": b.ip, "jail": b.jail, "at": rfc3339(b.since), "until": rfc3339(b.until)} for b in done.bans]
+    # A tier by itself cannot be judged: its group is, and what concerns the tier is shown.
+    meant = {name} if name in world.book.jails and name not in world.book.groups else set(world.book.jails)
+    bans = [ban for ban in done.bans if ban.jail in meant]
     if as_json:
-        emit({"lines": done.lines, "hits": done.hits, "bans": bans})
+        shown = [{"ip": b.ip, "jail": b.jail, "at": rfc3339(b.since), "until": rfc3339(b.until)} for b in bans]
+        emit({"lines": done.lines, "hits": done.hits, "bans": shown})
         return
     if bans:
         table(
             ("AT", "ADDRESS", "JAIL", "FOR", "WHY"),
             (
                 (rfc3339(b.since), b.ip, b.jail, "ever" if b.until >= FOREVER else about(b.until - b.since), b.reason)
-                for b in done.bans
+                for b in bans
             ),
         )
-    click.echo(f"{done.lines} lines, {done.hits} hits, {len(bans)} bans of {len({b.ip for b in done.bans})} addresses")
+    whom = plural(len({b.ip for b in bans}), "address", "addresses")
+    click.echo(f"{plural(done.lines, 'line')}, {plural(done.hits, 'hit')}, {plural(len(bans), 'ban')} of {whom}")
 
 
 def _world(context: Context) -> World:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mcban.cli.output import context_of, emit, json_option, rfc3339, table
+from mcban.cli.output import Noun, config_of, emit, json_option, plural, rfc3339, table
 from mcban.errors import printable
 from mcban.filters import Filter, Scanner, list_filters, load_filter
 from mcban.logs import read_file
@@ -17,7 +17,7 @@ from mcban.logs import read_file
 MISSED_SHOWN = 10
 
 
-@click.group("filter")
+@click.group("filter", cls=Noun)
 def filter_() -> None:
     """The filters: what counts as a hit. In fail2ban's own format."""
 
@@ -27,8 +27,7 @@ def filter_() -> None:
 @click.pass_context
 def list_(ctx: click.Context, as_json: bool) -> None:
     """Every filter that is found, and where it comes from."""
-    context = context_of(ctx, database=False)
-    found = list_filters(context.config.filter_path)
+    found = list_filters(config_of(ctx).filter_path)
     if as_json:
         emit([{"name": one.name, "path": str(one.path)} for one in found])
     else:
@@ -68,7 +67,10 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def test(ctx: click.Context, name: str, log: str, as_json: bool) -> None:
-    """Match a log (`-` for standard input) with a filter. With --json one JSON line for each hit."""
+    """Match a log with a filter.
+
+    LOG is a file, or `-` for standard input. With --json one JSON line for each hit.
+    """
     one = _load(ctx, name)
     scanner = Scanner([one])
     counts: Counter[int] = Counter()
@@ -97,19 +99,18 @@ def _summarise(one: Filter, counts: Counter[int], lines: int, missed: list[str],
         ((rule.number, counts[rule.number], printable(rule.text, 90)) for rule in one.rules),
     )
     total = sum(counts.values())
-    click.echo(f"{lines} lines, {total} hits, {lines - total} others")
+    click.echo(f"{plural(lines, 'line')}, {plural(total, 'hit')}, {plural(lines - total, 'other')}")
     if scanner.dateless:
-        click.echo(f"{scanner.dateless} hits have no date that can be read: the time of reading would be taken")
+        click.echo(f"{plural(scanner.dateless, 'hit')} without a date that can be read: the time of reading is taken")
     if scanner.overlong:
-        click.echo(f"{scanner.overlong} lines are too long to be matched")
+        click.echo(f"{plural(scanner.overlong, 'line')} too long to be matched")
     for row in missed:
         click.echo(f"no hit: {printable(row, 160)}")
 
 
 def _load(ctx: click.Context, name: str) -> Filter:
     """A filter by its name, or by the path of its file."""
-    context = context_of(ctx, database=False)
-    folders = list(context.config.filter_path)
+    folders = list(config_of(ctx).filter_path)
     head, bracket, parameters = name.partition("[")
     if "/" in head:
         path = Path(head)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from mcban.cli.output import context_of, finish
+from mcban.cli.output import MOST_BANS, Noun, context_of, finish
 from mcban.service import jail_changes
 
 
-@click.group()
+@click.group(cls=Noun)
 def general() -> None:
     """All jails at once."""
 
@@ -28,7 +28,7 @@ def disable(ctx: click.Context) -> int:
 
 
 @general.command("enable-bl")
-@click.option("-v", "--value", type=click.IntRange(1, 10_000), help="Bans after which the next is for ever.")
+@click.option("-v", "--value", type=MOST_BANS, help="Bans after which the next is for ever.")
 @click.pass_context
 def enable_bl(ctx: click.Context, value: int | None) -> int:
     """Enable every blacklist."""

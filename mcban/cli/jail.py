@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from mcban.cli.output import (
+    Noun,
     context_of,
     emit,
     finish,
@@ -12,18 +15,22 @@ from mcban.cli.output import (
     jail_option,
     jail_required,
     json_option,
+    plural,
     table,
     yes_option,
 )
 from mcban.core.duration import format_duration, parse_duration
 from mcban.daemon.presence import ask_to_reload
-from mcban.errors import UsageError
+from mcban.errors import NoPermissionError, UsageError, printable
 from mcban.service import jail_changes
 from mcban.service.report import JailLine, Overview, overview
 from mcban.store.jails import JailRecord
 
+WHOLE = re.compile(r"-1|[0-9]{1,4}|10000")
+LEAST = {"maxretry": 1, "max_count": 0}
 
-@click.group()
+
+@click.group(cls=Noun)
 def jail() -> None:
     """The jails: rows of fail2ban_jail."""
 
@@ -90,13 +97,18 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
     if as_json:
         emit(documents)
         return
-    for document in documents:
+    for number, document in enumerate(documents):
+        if number:
+            click.echo()
         for key, value in document.items():
+            if value == []:
+                continue
             shown = ", ".join(value) if isinstance(value, list) else value
             if key in {"findtime", "bantime"} and isinstance(value, int) and value:
                 shown = f"{value} ({format_duration(value)})"
-            click.echo(f"{key:10} {shown}")
-        click.echo()
+            if isinstance(value, bool):
+                shown = "yes" if value else "no"
+            click.echo(f"{key:10} {printable(str(shown), 1000)}")
 
 
 @jail.command()
@@ -109,7 +121,7 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 @click.option("--bantime", default="1d", show_default=True, help="How long a ban lasts; -1 for ever.")
 @click.option(
     "--max-count",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 10_000),
     default=0,
     show_default=True,
     help="Bans after which the next is for ever; 0 for none.",
@@ -153,6 +165,8 @@ def add(
 @click.pass_context
 def change(ctx: click.Context, name: str, option: str, value: str, force: bool) -> int:
     """Change one option. maxretry of a group regenerates its whole ladder."""
+    if option in {"maxretry", "max_count"} and not WHOLE.fullmatch(value):
+        raise UsageError(f"{option}: '{printable(value)}' is no whole number from {LEAST[option]} to 10000")
     return finish(jail_changes.change(context_of(ctx), name, option, value, force=force))
 
 
@@ -191,6 +205,13 @@ def reload_(ctx: click.Context, name: str | None) -> int:
         overview(context, name)
     report = jail_changes.reload(context)
     status = finish(report)
-    asked = ask_to_reload(context.config.state_dir)
-    click.echo("the engine was asked to reload" if asked else "the jails are in order; no engine runs")
+    try:
+        asked = ask_to_reload(context.config.state_dir)
+    except PermissionError:
+        raise NoPermissionError("no permission to signal the engine: run as root, or as its user") from None
+    faults = overview(context, name).faults
+    for fault in faults:
+        click.echo(f"mcban: {fault}", err=True)
+    how = f"{plural(len(faults), 'fault')} in the jails" if faults else "the jails are in order"
+    click.echo(f"{how}; {'the engine was asked to reload' if asked else 'no engine runs'}")
     return status

@@ -1,4 +1,7 @@
-"""How answers look: JSON documents, tables for people, times; and the way from a command to its context."""
+"""How answers look: JSON documents, tables for people, times; and the way from a command to its context.
+
+Imported by every command, `mcban --help` among them: what is slow to import is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,24 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mcban import config as settings
 from mcban.core.model import FOREVER
-from mcban.errors import printable
-from mcban.service.bans import Report
-from mcban.service.context import Context
-from mcban.wiring import open_database, wire
+from mcban.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from mcban.service.bans import Report
+    from mcban.service.context import Context
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MOST_BANS = click.IntRange(1, 10_000)
+"""A `max_count`: more bans than that, and no blacklist is meant."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 jail_option = click.option("-j", "--jail", "name", metavar="JAIL", help="A group, tier, blacklist or custom jail.")
@@ -29,19 +37,42 @@ force_option = click.option("--force", is_flag=True, help="Do it although it is 
 yes_option = click.option("--yes", is_flag=True, help="Yes, all of that is meant.")
 
 
+class Noun(click.Group):
+    """A command with commands of its own, which knows the nearest name for one that there is not."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; raises UsageError with the nearest names."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            known = self.list_commands(ctx)
+            near = get_close_matches(name.lower(), known, 2)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+            raise UsageError(f"there is no command {ctx.command_path} {printable(name, 60)}: {hint}")
+        return super().resolve_command(ctx, args)
+
+
 def addresses_option(help_text: str, *, required: bool = True) -> Callable[[F], F]:
     """`-i`, given once or more."""
     return click.option("-i", "--ip", "entries", metavar="IP[/N]", multiple=True, required=required, help=help_text)
 
 
+def config_of(ctx: click.Context) -> settings.Config:
+    """The settings, for a command that needs nothing else. Raises ConfigError, NoPermissionError."""
+    file: Path | None = ctx.find_root().obj
+    return settings.load(file, os.environ)
+
+
 def context_of(ctx: click.Context, *, database: bool = True) -> Context:
     """The context of a command, its database checked. Raises what makes it impossible to work."""
-    file: Path | None = ctx.find_root().obj
-    context = wire(settings.load(file, os.environ))
-    if database:
-        open_database(context)
+    from mcban.wiring import open_database, wire  # noqa: PLC0415  # SQLAlchemy: longer than most commands run
+
+    context = wire(config_of(ctx))
     ctx.call_on_close(context.firewall.close)
     ctx.call_on_close(context.database.dispose)
+    if database:
+        open_database(context)
     return context
 
 
@@ -64,6 +95,11 @@ def rfc3339(at: int | None) -> str | None:
     if at is None or at >= FOREVER:
         return None
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 ban`, `2 bans`."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -9,7 +9,7 @@ import click
 from mcban.cli.output import context_of, emit, jail_option, json_option, rfc3339, table
 from mcban.core.duration import about, format_duration
 from mcban.daemon.presence import EngineView, look
-from mcban.errors import McbanError, UsageError, printable
+from mcban.errors import McbanError, NoPermissionError, UsageError, printable
 from mcban.service.context import Context
 from mcban.service.report import JailLine, Overview, overview
 from mcban.wiring import open_database
@@ -20,12 +20,15 @@ from mcban.wiring import open_database
 @json_option
 @click.pass_context
 def status(ctx: click.Context, name: str | None, as_json: bool) -> int:
-    """Engine, database, firewall, jails. Exits 0 when the engine runs, 1 when it does not."""
+    """Engine, database, firewall, jails.
+
+    Exits 0 when the engine runs, 1 when it does not, 77 when you may not know: see the state directory's permissions.
+    """
     context = context_of(ctx, database=False)
-    engine = look(context.config.state_dir)
+    engine, forbidden = _look(context)
     seen, trouble = _overview(context, name)
     document = {
-        "engine": _engine(engine),
+        "engine": {"running": None, "error": str(forbidden)} if forbidden else _engine(engine),
         "database": {"url": context.database.shown_url, "error": trouble or None},
         "firewall": {
             "backend": context.firewall.name,
@@ -40,7 +43,17 @@ def status(ctx: click.Context, name: str | None, as_json: bool) -> int:
         emit(document)
     else:
         _print(context, engine, document, seen)
+    if forbidden:
+        raise forbidden
     return 0 if engine.running else 1
+
+
+def _look(context: Context) -> tuple[EngineView, NoPermissionError | None]:
+    """The engine, or why nobody may know."""
+    try:
+        return look(context.config.state_dir), None
+    except NoPermissionError as error:
+        return EngineView(False), error
 
 
 def _overview(context: Context, name: str | None) -> tuple[Overview, str]:
@@ -101,14 +114,18 @@ def _faults(engine: EngineView, seen: Overview) -> list[dict[str, str]]:
 
 
 def _print(context: Context, engine: EngineView, document: dict[str, Any], seen: Overview) -> None:
-    if engine.running:
+    if document["engine"]["running"] is None:
+        click.echo("engine    not known")
+    elif engine.running:
         since = engine.said.get("since")
         for_long = f", for {about(max(0, context.now - since))}" if isinstance(since, int) else ""
         click.echo(f"engine    runs (process {engine.pid}{for_long})")
     else:
         click.echo(f"engine    does not run on {context.config.state_dir}")
+    click.echo(f"database  {printable(context.database.shown_url, 400)}")
     error = document["database"]["error"]
-    click.echo(f"database  {context.database.shown_url}" + (f": {error}" if error else ""))
+    if error:
+        click.echo(f"trouble   {printable(error, 400)}")
     quiet = "" if context.firewall.enforces else ": decides and records, touches no kernel"
     click.echo(f"firewall  {context.firewall.name}{quiet}")
     for said in document["engine"].get("troubles", []):
@@ -116,9 +133,10 @@ def _print(context: Context, engine: EngineView, document: dict[str, Any], seen:
     for fault in document["faults"]:
         click.echo(f"fault     {printable(fault['what'])}: {printable(fault['why'], 400)}")
     for refusal in document["firewall"]["not_enforced"]:
-        click.echo(f"not enforced  {refusal['entry']} in {refusal['jail']}: {refusal['why']}")
+        entry, jail = printable(str(refusal["entry"])), printable(str(refusal["jail"]))
+        click.echo(f"not enforced  {entry} in {jail}: {printable(str(refusal['why']), 400)}")
     for log in document["logs"]:
-        reason = f" ({log['reason']})" if log["reason"] else ""
+        reason = f" ({printable(str(log['reason']))})" if log["reason"] else ""
         behind = f", {log['lag']} bytes behind" if log["lag"] else ""
         click.echo(f"log       {printable(log['path'])}: {log['state']}{reason}{behind}")
     if seen.jails:

@@ -6,6 +6,7 @@ import click
 
 from mcban.cli.output import context_of, emit, json_option
 from mcban.core.plan import Plan
+from mcban.errors import printable
 from mcban.service import sync as service
 from mcban.service.upkeep import take_over
 
@@ -17,34 +18,46 @@ from mcban.service.upkeep import take_over
 def sync(ctx: click.Context, check: bool, as_json: bool) -> int:
     """Bring the kernel's lists and rules to what SQL says."""
     context = context_of(ctx)
+    if not context.firewall.enforces:
+        # Each process has a memory of its own: whatever this one found missing would mean nothing.
+        if not check:
+            take_over(context)
+        note = f"the {context.firewall.name} firewall touches no kernel: there is nothing to compare"
+        _tell(Plan(), as_json, note=note)
+        return 0
     if check:
         plan, _ = service.compare(context)
-        _tell(plan, as_json, done=False)
+        _tell(plan, as_json)
         return 0 if plan.empty else 1
     take_over(context)
     outcome = service.sync(context)
-    _tell(outcome.plan, as_json, done=True)
+    _tell(outcome.plan, as_json, applied=True, whole=not outcome.refusals)
     for refusal in outcome.refusals:
-        click.echo(f"mcban: {refusal.entry} in {refusal.jail} is not enforced: {refusal.why}", err=True)
+        click.echo(
+            f"mcban: {printable(refusal.entry)} in {printable(refusal.jail)} is not enforced: {refusal.why}", err=True
+        )
     return 1 if outcome.refusals else 0
 
 
-def _tell(plan: Plan, as_json: bool, *, done: bool) -> None:
+def _tell(plan: Plan, as_json: bool, *, applied: bool = False, whole: bool = True, note: str = "") -> None:
     if as_json:
         emit(
             {
-                "in_sync": plan.empty or done,
-                "applied": done,
+                "in_sync": whole and (applied or plan.empty),
+                "applied": applied,
                 "create": list(plan.create),
                 "add": {jail: sorted(entries) for jail, entries in plan.add.items()},
                 "rules": sorted(plan.rules),
                 "drop_rules": list(plan.drop_rules),
                 "remove": {jail: sorted(entries) for jail, entries in plan.remove.items()},
                 "drop": list(plan.drop),
+                "note": note or None,
             }
         )
         return
     for line in plan.lines():
-        click.echo(line if not done else f"done: {line}")
+        click.echo(f"done: {line}" if applied else f"to do: {line}")
     if plan.empty:
-        click.echo("the kernel holds what SQL says")
+        click.echo(note or "the kernel holds what SQL says")
+    elif not applied:
+        click.echo("kernel and SQL differ: mcban sync mends it, and so does a running engine within seconds")

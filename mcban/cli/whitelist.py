@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from mcban.cli.output import addresses_option, context_of, emit, finish, jail_option, json_option, table
+from mcban.cli.output import Noun, addresses_option, context_of, emit, finish, jail_option, json_option, table
 from mcban.service import allow
 
 
-@click.group()
+@click.group(cls=Noun)
 def whitelist() -> None:
     """Addresses, networks and names that are never banned."""
 
