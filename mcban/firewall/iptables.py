@@ -228,6 +228,7 @@ def _run(program: str, arguments: list[str], text: str) -> str:
             timeout=PATIENCE,
             check=False,
             env={"PATH": path, "LC_ALL": "C"},
+            process_group=0,  # Ctrl-C is for the engine, which ends in order, not for half of a change of rules
         )
     except FileNotFoundError as error:
         raise FirewallError(f"{program} not found; install Debian's package iptables") from error
