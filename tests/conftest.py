@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from mcban.config import Config
 from mcban.firewall.memory import MemoryFirewall
 from mcban.service.context import Context, Host
+from mcban.shipped import shipped
 from mcban.store import schema
 from mcban.store.database import Database
 from mcban.store.tables import Base
@@ -152,7 +153,8 @@ def make_context(any_database: str, machine: Machine, tmp_path: Path) -> Iterato
     made: list[Context] = []
 
     def make(**settings: Any) -> Context:
-        config = replace(Config(node="here", state_dir=tmp_path, database_url=any_database), **settings)
+        filters = (shipped("etc") / "filter.d",)
+        config = replace(Config(tmp_path, filters, node="here", database_url=any_database), **settings)
         made.append(Context(config, Database(any_database), MemoryFirewall(), machine.host()))
         return made[-1]
 

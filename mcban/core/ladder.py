@@ -33,6 +33,8 @@ _RUNGS = (
     ("1m", 3, 1_209_600, 2_592_000),
     ("1y", 4, 5_184_000, 31_536_000),
 )
+LONGEST_LOOK_BACK = max(findtime for _, _, findtime, _ in _RUNGS)
+"""Seconds for which a generated ladder asks for a hit."""
 TIER_SUFFIXES = tuple(suffix for suffix, *_ in _RUNGS)
 
 

@@ -50,9 +50,9 @@ def allow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
                 said.append(f"{entry} is allowed {_where(name)} already")
             else:
                 row.whitelisted, row.host = True, context.config.node
+                transaction.addresses.save([row])
                 transaction.events.add([_event(context, "allow", entry, scope)])
                 said.append(f"{entry} allowed {_where(name)}")
-            transaction.addresses.save([row])
             if not row.whitelisted or entry_of(row) or context.host.lookup(entry):
                 continue
             said.append(f"{entry} has no address at the moment: it is looked up again once a minute")
@@ -66,7 +66,6 @@ def allow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
             ban.active, ban.blacklisted, ban.forced = False, False, False
             ban.lifted_after = transaction.hits.last_number()
             transaction.addresses.save([ban])
-            transaction.hits.forget([banned], jails[ban.jail].group)
             transaction.events.add([_event(context, "lift", banned, ban.jail)])
             said.append(f"{banned} lifted in {ban.jail}")
         return said
@@ -93,7 +92,10 @@ def disallow(context: Context, name: str | None, entries: Sequence[str]) -> Repo
                 hint = f"; it is in {', '.join(elsewhere)}" if elsewhere else ""
                 said.append(f"{entry} is not allowed {_where(name)}{hint}")
             for row in rows:
-                row.whitelisted = False
+                # Plain SQL leaves `active` at its default, 1: no ban may come of that now. And what an allowed address
+                # did is not counted afterwards.
+                row.whitelisted, row.active, row.blacklisted, row.forced = False, False, False, False
+                row.lifted_after, row.until = transaction.hits.last_number(), min(row.until or 0, context.now) or None
                 transaction.addresses.save([row])
                 transaction.events.add([_event(context, "disallow", entry, scope)])
                 said.append(f"{entry} no longer allowed {_where(name)}")

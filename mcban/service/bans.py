@@ -1,4 +1,4 @@
-"""Bans by hand: ban, unban, blacklist; and those that somebody's plain SQL made."""
+"""Bans by hand: ban, unban, blacklist."""
 
 from __future__ import annotations
 
@@ -119,38 +119,10 @@ def blacklisted(context: Context, name: str | None) -> list[AddressRecord]:
         book = load_world(context, transaction).book
         groups = book.groups.values() if name is None else [select_group(book, name)]
         jails = [group.blacklist.name for group in groups if group.blacklist]
-        return transaction.addresses.in_force(context.now, jails) if jails else []
+        rows = transaction.addresses.in_force(context.now, jails) if jails else []
+        return [row for row in rows if not row.whitelisted and entry_of(row)]
 
     return context.database.read(work)
-
-
-def settle_bans(context: Context, transaction: Transaction, world: World) -> list[str]:
-    """Give rows that plain SQL made active, without an end, the end they imply, and their address its canonical form.
-
-    Returns what was done, one line each.
-    """
-    said = []
-    for row in transaction.addresses.unsettled():
-        jail, entry = world.book.jails.get(row.jail), entry_of(row)
-        if row.whitelisted or jail is None:
-            continue
-        key = (row.ip, row.jail)
-        if entry is None:
-            row.active, row.until, row.reason = False, None, "not an address or network that can be banned"
-            transaction.addresses.save([row])
-            said.append(f"{printable(row.ip)} in {row.jail}: {row.reason}")
-            continue
-        if entry != row.ip:
-            transaction.addresses.delete([key])
-            row.ip = entry
-        row.until = end_of(row, jail, context.now)
-        row.since = row.since or row.last_hit or context.now
-        row.count, row.reason = max(row.count, 1), row.reason or "by SQL"
-        row.blacklisted = row.blacklisted or jail.kind is Kind.BLACKLIST
-        transaction.addresses.save([row])
-        transaction.events.add([_event(row, "ban", context)])
-        said.append(f"{entry} banned in {row.jail} by SQL")
-    return said
 
 
 def _check_width(entry: str, *, yes: bool) -> None:
@@ -205,21 +177,24 @@ class _Desk:
         """Ban in one jail, or in the group's blacklist when the count there is used up."""
         now = self.context.now
         row = self.row(entry, jail)
-        if row.active and end_of(row, jail, now) > now and (duration is None or self._ends(now, duration) == row.until):
+        renewed = row.active and end_of(row, jail, now) > now
+        same_end = duration is None or self._ends(now, duration) == row.until
+        if renewed and same_end and row.forced >= forced:
             self.done.append(f"{entry} is banned in {jail.name} already, {until(row.until, now)}")
             return
-        renewed = row.active and end_of(row, jail, now) > now
         reason = BY_HAND
         group = self.world.book.groups[jail.group]
         target = None if renewed or jail.kind is Kind.BLACKLIST else promotion(group, jail, row.count)
         if target is not None:
             reason = f"{BY_HAND}, after {row.count} bans in {jail.name} (max_count {jail.max_count})"
             jail, duration, row = target, FOREVER_DURATION, self.row(entry, target)
-            if row.active:
+            renewed, same_end = row.active and end_of(row, jail, now) > now, row.until == FOREVER
+            if renewed and same_end and row.forced >= forced:
                 self.done.append(f"{entry} is banned in {jail.name} already, for ever")
                 return
         row.active, row.since, row.last_hit = True, row.since if renewed else now, now
-        row.until = self._ends(now, jail.bantime if duration is None else duration)
+        if not (renewed and same_end):
+            row.until = self._ends(now, jail.bantime if duration is None else duration)
         row.count += not renewed
         row.blacklisted = jail.kind is Kind.BLACKLIST
         row.reason, row.host, row.lifted_after, row.forced = reason, self.context.config.node, None, forced
@@ -241,33 +216,33 @@ class _Desk:
         banned = [jail for jail in jails if jail.name in rows and rows[jail.name].active]
         for jail in banned:
             row = rows[jail.name]
-            row.until = min(end_of(row, jail, now), now)
+            row.until, row.lifted_after = min(end_of(row, jail, now), now), self.transaction.hits.last_number()
             row.active, row.blacklisted, row.forced = False, False, False
+            self.transaction.addresses.save([row])
             event = Event(now, "lift", entry, jail.name, None, BY_HAND, self.context.config.node)
             self.transaction.events.add([event])
             self.done.append(f"{entry} lifted in {jail.name}")
-        self._forget(entry, jails, rows)
+        self._forget(entry, jails, rows, [jail.name for jail in banned])
         if not banned:
             self.done.append(f"{entry} is not banned {f'in {self.name}' if self.name else 'anywhere'}")
 
-    def _forget(self, entry: str, jails: Sequence[Jail], rows: dict[str, AddressRecord]) -> None:
+    def _forget(self, entry: str, jails: Sequence[Jail], rows: dict[str, AddressRecord], lifted: Sequence[str]) -> None:
         """Forget the hits of `entry` in `jails`, so that the next single failure bans nobody again. Those of a group
-        whose every tier is meant are dropped; else they are kept for the other tiers."""
-        last = self.transaction.hits.last_number()
+        whose every tier is meant, or whose blacklist held the entry, are dropped; else they are kept for the other
+        tiers."""
         known = self.transaction.hits.of([entry])
         names = {jail.name for jail in jails}
         for group in {jail.group: self.world.book.groups[jail.group] for jail in jails}.values():
-            whole = names >= {tier.name for tier in group.tiers}
-            if whole:
+            numbers = [number for _, number in known.get((group.name, entry), [])]
+            from_blacklist = group.blacklist is not None and group.blacklist.name in lifted
+            if numbers and (from_blacklist or names >= {tier.name for tier in group.tiers}):
                 self.transaction.hits.forget([entry], group.name)
-            for jail in group.jails:
-                if jail.name not in names:
-                    continue
-                if jail.name in rows:
-                    rows[jail.name].lifted_after = last
-                elif not whole and jail.kind is not Kind.BLACKLIST and (group.name, entry) in known:
-                    rows[jail.name] = AddressRecord(entry, jail.name, last_hit=self.context.now, lifted_after=last)
-        self.transaction.addresses.save(rows.values())
+                continue
+            for tier in group.tiers:
+                row = rows.get(tier.name) or AddressRecord(entry, tier.name, last_hit=self.context.now)
+                if tier.name in names and numbers and max(numbers) > (row.lifted_after or 0):
+                    row.lifted_after = max(numbers)
+                    self.transaction.addresses.save([row])
 
     def clear_counts(self, entry: str) -> None:
         """Set `count` to 0 in every jail of the group, and forget its hits."""
@@ -275,8 +250,8 @@ class _Desk:
         for row in self.transaction.addresses.get([entry], [jail.name for jail in group.jails]):
             if row.count:
                 self.done.append(f"{entry}: count in {row.jail} set from {row.count} to 0")
-            row.count = 0
-            self.transaction.addresses.save([row])
+                row.count = 0
+                self.transaction.addresses.save([row])
         self.transaction.hits.forget([entry], group.name)
 
     def note_covering_networks(self, entry: str, jails: Sequence[Jail]) -> None:

@@ -9,13 +9,17 @@ from mcban.store.database import Transaction
 OVERLAP = 10.0
 """Seconds for which numbers are asked for again: on a server a transaction may commit a lower number after a higher."""
 
+BELOW = 1_000
+"""Numbers below the last one that may still be committed when a feed is made."""
+
 
 class ChangeFeed:
     """The changes since it was made, each once."""
 
     def __init__(self, transaction: Transaction) -> None:
-        self._low = transaction.changes.last()
-        self._seen: set[int] = set()
+        # A transaction that is open now may commit a number below the last one.
+        self._low = max(0, transaction.changes.last() - BELOW)
+        self._seen = {number for number, _, _ in transaction.changes.since(self._low)}
         self._marks: deque[tuple[float, int]] = deque()
 
     def poll(self, transaction: Transaction, now: float) -> list[tuple[str, str]]:

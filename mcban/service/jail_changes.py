@@ -35,7 +35,8 @@ def add(context: Context, record: JailRecord, *, force: bool) -> Report:
     """
 
     def work(transaction: Transaction, world: World) -> list[str]:
-        taken = [name for name in (record.name, *_implied(record)) if name in world.book.jails]
+        names = {row.name for row in transaction.jails.all()}
+        taken = [name for name in (record.name, *_implied(record)) if name in names]
         if taken or record.name in world.book.groups:
             raise UsageError(f"there is a jail {(taken or [record.name])[0]} already: mcban jail change")
         _usable(context, record)
@@ -61,7 +62,11 @@ def change(context: Context, name: str, option: str, value: str, *, force: bool)
 
     def work(transaction: Transaction, world: World) -> list[str]:
         records = {record.name: record for record in transaction.jails.all()}
+        if name in records and name not in world.book.jails:
+            return _mend(context, transaction, records[name], option, new)
         jails = select(world.book, name)
+        if jails[0].kind is Kind.BLACKLIST and option in NUMBERS:
+            raise UsageError(f"{name} is a blacklist: it counts no hits and holds for ever; {option} is of the tiers")
         group = world.book.groups[jails[0].group]
         if name in world.book.groups and option in (*TEXTS, "max_count") and group.blacklist:
             jails.append(group.blacklist)
@@ -86,6 +91,15 @@ def change(context: Context, name: str, option: str, value: str, *, force: bool)
     return _carry_out(context, work)
 
 
+def _mend(context: Context, transaction: Transaction, before: JailRecord, option: str, new: int | str) -> list[str]:
+    """Change a row that cannot be used: afterwards it can."""
+    values: dict[str, Any] = {option: new}
+    _usable(context, replace(before, **values))
+    transaction.jails.update(before.name, values)
+    was, now = _show(option, getattr(before, option)), _show(option, new)
+    return [f"{before.name}: {option} {was} is now {now}", *settle(transaction, context.host.port_number)]
+
+
 def enable(context: Context, name: str | None, *, on: bool) -> Report:
     """Switch the jails that `name` means, or every jail, on or off. Off takes the entries out of the kernel and keeps
     the rows; on brings back the bans that still run."""
@@ -105,24 +119,41 @@ def remove(context: Context, name: str, *, yes: bool) -> Report:
     """Remove a jail, or a group with its blacklist. Bans that still run there are lifted, which wants `yes`."""
 
     def work(transaction: Transaction, world: World) -> list[str]:
-        jails: list[Jail] = select(world.book, name)
-        if name in world.book.groups:
-            jails = list(world.book.groups[name].jails)
-        names = [jail.name for jail in jails]
+        names = _to_remove(transaction, world, name)
         bans = transaction.addresses.in_force(context.now, names)
         if bans and not yes:
             raise RefusedError(f"{name} holds {len(bans)} bans, which would be lifted: say --yes if you mean it")
         for row in bans:
-            row.active, row.until = False, context.now
+            row.active, row.until, row.blacklisted, row.forced = False, context.now, False, False
         transaction.addresses.save(bans)
         transaction.events.add(
             [Event(context.now, "lift", r.ip, r.jail, None, "jail removed", context.config.node) for r in bans]
         )
         for jail in names:
             transaction.jails.delete(jail)
-        return [f"{jail} removed" for jail in names] + ([f"{len(bans)} bans lifted"] if bans else [])
+        said = [f"{jail} removed" for jail in names] + _stop_promotion(transaction, names)
+        return said + ([f"{len(bans)} bans lifted"] if bans else [])
 
     return _carry_out(context, work)
+
+
+def _to_remove(transaction: Transaction, world: World, name: str) -> list[str]:
+    if name not in world.book.jails and name in {record.name for record in transaction.jails.all()}:
+        return [name]  # a row that cannot be used
+    if name in world.book.groups:
+        return [jail.name for jail in world.book.groups[name].jails]
+    return [jail.name for jail in select(world.book, name)]
+
+
+def _stop_promotion(transaction: Transaction, removed: Sequence[str]) -> list[str]:
+    """Where a blacklist was removed, its tiers lead there no more: else it would be made anew."""
+    groups = {ladder.split_name(name)[0] for name in removed if ladder.split_name(name)[1] is Kind.BLACKLIST}
+    said = []
+    for record in transaction.jails.all():
+        if ladder.split_name(record.name)[0] in groups and record.max_count != 0:
+            transaction.jails.update(record.name, {"max_count": 0})
+            said.append(f"{record.name}: max_count {record.max_count} is now 0")
+    return said
 
 
 def reload(context: Context) -> Report:

@@ -66,6 +66,7 @@ def to_jail(record: JailRecord, port_number: PortNumber) -> Jail:
     fault = name_fault(record.name) or group_fault(group)
     if fault:
         raise ValueError(fault)
+    _check_types(record)
     if record.escalate:
         fault = _escalation_fault(record.name)
         if fault:
@@ -99,6 +100,14 @@ def _escalation_fault(name: str) -> str | None:
     return name_fault(ladder.tier_name(name, ladder.TIER_SUFFIXES[0]))
 
 
+def _check_types(record: JailRecord) -> None:
+    """SQLite takes any text for a number."""
+    for column in ("maxretry", "findtime", "bantime", "max_count"):
+        value = getattr(record, column)
+        if not isinstance(value, int):
+            raise ValueError(f"{column} {printable(repr(value))} is no whole number")
+
+
 def _check_numbers(record: JailRecord) -> None:
     if not 1 <= record.maxretry <= 10_000:
         raise ValueError(f"maxretry {record.maxretry} is out of range: from 1 to 10000")
@@ -117,6 +126,11 @@ def group_faults(group: Group) -> list[Fault]:
         Fault(group.name, f"the ladder does not ascend: {said} ({ladder.table(steps)})")
         for said in ladder.faults(steps)
     ]
+    name = group.name + ladder.BLACKLIST_SUFFIX
+    if group.blacklist is None and name_fault(name) and any(tier.max_count > 0 for tier in group.tiers):
+        faults.append(
+            Fault(group.name, f"max_count wants the blacklist {name}, but {name_fault(name)}: nobody is blacklisted")
+        )
     enabled = [tier for tier in group.tiers if tier.enabled]
     for column in ("filter", "logpath"):
         values = list(dict.fromkeys(getattr(tier, column) for tier in enabled))
@@ -171,8 +185,8 @@ def settle(transaction: Transaction, port_number: PortNumber) -> list[str]:
             continue
         if record.escalate:
             said += _escalate(transaction, record, names)
-        elif ladder.split_name(record.name)[1] is Kind.CUSTOM and record.max_count > 0:
-            said += _give_blacklist(transaction, record, record.name, names)
+        elif ladder.split_name(record.name)[1] is not Kind.BLACKLIST and record.max_count > 0:
+            said += _give_blacklist(transaction, record, ladder.split_name(record.name)[0], names)
     return said
 
 

@@ -77,7 +77,6 @@ class _GroupBatch:
         self._new: dict[int, Hit] = {}
         self._dropped: list[int] = []
         self._rows: dict[tuple[str, str], AddressRecord] = {}
-        self._last_hit: dict[str, int] = {}
 
     def take(self, hits: Sequence[Hit]) -> None:
         """Judge the hits one after the other."""
@@ -90,7 +89,6 @@ class _GroupBatch:
                 continue
             self.counted += 1
             self._new[number] = hit
-            self._last_hit[hit.ip] = hit.at
             for dropped in verdict.dropped:
                 if self._new.pop(dropped, None) is None:
                     self._dropped.append(dropped)

@@ -43,7 +43,10 @@ def held_back(world: World, record: AddressRecord, jail: Jail) -> str | None:
         return f"{jail.name} is disabled"
     if record.whitelisted:
         return "whitelisted"
-    allowance = world.allow.touching(record.ip, jail, protected=not record.forced)
+    entry = entry_of(record)
+    if entry is None:
+        return "not an address or network that can be banned"
+    allowance = world.allow.touching(entry, jail, protected=not record.forced)
     if allowance is None:
         return None
     return f"{allowance.entry} is allowed ({allowance.why})"
@@ -64,7 +67,7 @@ def wanted_rules(context: Context, groups: Iterable[Group]) -> dict[str, Rule]:
 def entry_of(record: AddressRecord) -> str | None:
     """The canonical entry of a row; None for text that is none, or for all of the Internet, which no list holds."""
     try:
-        entry = parse_network(record.ip)
+        entry = parse_network(record.ip.strip())
     except ValueError:
         return None
     return None if entry.endswith("/0") else entry

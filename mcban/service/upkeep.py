@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mcban.service.bans import settle_bans
+from mcban.core.ladder import LONGEST_LOOK_BACK
 from mcban.service.context import Context, World
 from mcban.service.jails import settle
+from mcban.service.settle import settle_bans
 from mcban.service.world import load_world, own_addresses
 from mcban.store.database import Transaction
 
@@ -39,5 +40,9 @@ def purge(context: Context, world: World) -> None:
         context.database.write(
             lambda t, g=group: t.hits.purge(g.name, context.now - g.longest_look_back)  # type: ignore[misc]
         )
+    # A group whose rows cannot be used at the moment is not forgotten at once.
+    longest = max((group.longest_look_back for group in world.book.groups.values()), default=0)
+    before = context.now - max(longest, LONGEST_LOOK_BACK)
+    context.database.write(lambda t: t.hits.purge_strangers(list(world.book.groups), before))
     context.database.write(lambda t: t.events.purge(context.now - context.config.keep_events))
     context.database.write(lambda t: t.changes.purge())

@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
+from dataclasses import replace
 
+from mcban.config import parse_allowed
 from mcban.core.address import parse_network
 from mcban.core.allowlist import EVERYWHERE, Allowance, AllowList
-from mcban.service.context import Context, World
+from mcban.errors import printable
+from mcban.service.context import Context, Fault, World
 from mcban.service.jails import read_book
+from mcban.store.addresses import AddressRecord
 from mcban.store.database import Transaction
 
 
 def load_world(context: Context, transaction: Transaction) -> World:
     """The world as this transaction sees it."""
     book = read_book(transaction.jails.all(), context.host.port_number)
-    return World(book, AllowList(_allowances(context, transaction)))
+    rows = transaction.addresses.allowing()
+    faults = [
+        Fault(printable(row.ip), f"whitelisted in {printable(row.jail) or 'all jails'}, but is no address or host name")
+        for row in rows
+        if not _usable(row.ip)
+    ]
+    if faults:
+        book = replace(book, faults=(*book.faults, *faults))
+    return World(book, AllowList(_allowances(context, transaction, rows)))
 
 
-def _allowances(context: Context, transaction: Transaction) -> list[Allowance]:
+def _usable(text: str) -> bool:
+    try:
+        parse_allowed(text.strip())
+    except ValueError:
+        return False
+    return True
+
+
+def _allowances(context: Context, transaction: Transaction, rows: Iterable[AddressRecord]) -> list[Allowance]:
     """Rule: the specification's "What wins", 1."""
     found: list[Allowance] = []
-    for record in transaction.addresses.allowing():
-        scope = record.jail if record.jail not in {"", EVERYWHERE} else EVERYWHERE
-        found += _named(context, record.ip, scope, "whitelisted")
+    for record in rows:
+        if _usable(record.ip):
+            scope = record.jail.strip() or EVERYWHERE
+            found += _named(context, record.ip.strip(), scope, "whitelisted")
     for entry in context.config.ignoreip:
         found += _named(context, entry, EVERYWHERE, "ignoreip")
     for entry, why in context.host.protected().items():

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, case, delete, false, func, or_, select, update
+from sqlalchemy import Connection, Select, Table, and_, case, delete, false, func, or_, select, update
 
 from mcban.core.model import FOREVER
 from mcban.store.tables import IpRow
@@ -32,6 +32,7 @@ _COLUMNS = (
 )
 _NUMBERS = {"count": 0, "lifted_after": None}
 _TIMES = ("since", "until", "last_hit")
+_RENEWED = and_(_IPS.c.last_hit.is_not(None), _IPS.c.last_hit >= _IPS.c.until)
 REASON_LENGTH = 250
 
 
@@ -92,8 +93,15 @@ class AddressTable:
         return list(self._records(select(*_COLUMNS).where(_IPS.c.whitelisted).order_by(_IPS.c.id)))
 
     def unsettled(self) -> list[AddressRecord]:
-        """The active rows whose end is not worked out yet: someone's plain SQL made them."""
-        query = select(*_COLUMNS).where(_IPS.c.active, _IPS.c.until.is_(None))
+        """The active rows whose end is not worked out yet: someone's plain SQL made them, or renewed them, which
+        shows in a last hit after their end."""
+        query = select(*_COLUMNS).where(_IPS.c.active, or_(_IPS.c.until.is_(None), _RENEWED))
+        return list(self._records(query))
+
+    def ended_by_sql(self, now: int) -> list[AddressRecord]:
+        """The rows that someone's plain SQL made inactive before their end."""
+        unmarked = func.coalesce(_IPS.c.active, false()) == false()
+        query = select(*_COLUMNS).where(unmarked, _IPS.c.until > to_datetime(now), _IPS.c.lifted_after.is_(None))
         return list(self._records(query))
 
     def networks(self) -> list[AddressRecord]:
@@ -111,12 +119,12 @@ class AddressTable:
 
     def any_over(self, now: int) -> bool:
         """Whether some ban has ended and is not marked so yet."""
-        query = select(_IPS.c.id).where(_IPS.c.active, _IPS.c.until <= to_datetime(now)).limit(1)
+        query = select(_IPS.c.id).where(_IPS.c.active, _IPS.c.until <= to_datetime(now), ~_RENEWED).limit(1)
         return self._connection.execute(query).first() is not None
 
     def expire(self, now: int) -> list[tuple[str, str, int]]:
         """Mark the bans that have ended as no longer active; returns their (ip, jail, end)."""
-        over = (_IPS.c.active, _IPS.c.until <= to_datetime(now))
+        over = (_IPS.c.active, _IPS.c.until <= to_datetime(now), ~_RENEWED)
         ended = [
             (ip, jail, to_seconds(until) or 0)
             for ip, jail, until in self._connection.execute(select(_IPS.c.ip, _IPS.c.jail, _IPS.c.until).where(*over))

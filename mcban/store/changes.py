@@ -25,7 +25,7 @@ class ChangeTable:
         """The changes after `number` as (number, ip, jail), in order."""
         c = _CHANGES.c
         query = select(c.id, c.ip, c.jail).where(c.id > number).order_by(c.id)
-        return list(self._connection.execute(query).tuples())
+        return list(self._connection.execute(query))
 
     def purge(self) -> int:
         """Drop all but the newest; returns how many."""

@@ -54,7 +54,7 @@ class EventTable:
         """The last `limit` decisions about `ip`, oldest first."""
         c = _EVENTS.c
         query = select(c.at, c.what, c.jail, c.until, c.reason, c.host).where(c.ip == ip)
-        rows = self._connection.execute(query.order_by(c.id.desc()).limit(limit)).tuples().all()
+        rows = self._connection.execute(query.order_by(c.id.desc()).limit(limit)).all()
         return [
             Event(to_seconds(at) or 0, what, ip, jail, to_seconds(until), reason, host)
             for at, what, jail, until, reason, host in reversed(rows)

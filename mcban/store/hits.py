@@ -35,7 +35,7 @@ class HitTable:
             query = select(_HITS.c.jail_group, _HITS.c.ip, _HITS.c.at, _HITS.c.id).where(_HITS.c.ip.in_(some))
             if group is not None:
                 query = query.where(_HITS.c.jail_group == group)
-            for name, ip, at, number in self._connection.execute(query).tuples():
+            for name, ip, at, number in self._connection.execute(query):
                 found.setdefault((name, ip), []).append((at, number))
         for hits in found.values():
             hits.sort()
@@ -45,7 +45,7 @@ class HitTable:
         """The login names tried by `ip` in its kept hits, by group, the newest last."""
         query = select(_HITS.c.jail_group, _HITS.c.login).where(_HITS.c.ip == ip, _HITS.c.login.is_not(None))
         found: dict[str, list[str]] = {}
-        for group, login in self._connection.execute(query.order_by(_HITS.c.id)).tuples():
+        for group, login in self._connection.execute(query.order_by(_HITS.c.id)):
             found.setdefault(group, []).append(login)
         return found
 
@@ -73,6 +73,11 @@ class HitTable:
         """Drop the hits of `group` up to the time `before`; returns how many."""
         return self._connection.execute(delete(_HITS).where(_HITS.c.at <= before, _HITS.c.jail_group == group)).rowcount
 
+    def purge_strangers(self, groups: Collection[str], before: int) -> int:
+        """Drop the hits of groups other than these up to the time `before`; returns how many."""
+        stale = _HITS.c.at <= before, _HITS.c.jail_group.not_in(list(groups))
+        return self._connection.execute(delete(_HITS).where(*stale)).rowcount
+
     def add_totals(self, counts: Mapping[str, int]) -> None:
         """Count hits per group for ever."""
         rows = [{"jail_group": group, "hits": n} for group, n in sorted(counts.items())]
@@ -80,9 +85,9 @@ class HitTable:
 
     def totals(self) -> dict[str, int]:
         """All hits that there ever were, by group."""
-        return dict(self._connection.execute(select(_TOTALS.c.jail_group, _TOTALS.c.hits)).tuples().all())
+        return dict(self._connection.execute(select(_TOTALS.c.jail_group, _TOTALS.c.hits)).all())
 
     def kept(self) -> dict[str, int]:
         """The hits kept, by group."""
         query = select(_HITS.c.jail_group, func.count()).group_by(_HITS.c.jail_group)
-        return dict(self._connection.execute(query).tuples().all())
+        return dict(self._connection.execute(query).all())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,15 @@ class JailRecord:
         return {column.key: getattr(self, column.key) for column in _COLUMNS}
 
 
+def _text(value: Any) -> Any:
+    """SQLite takes bytes for text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _texts(values: Iterable[Any]) -> list[Any]:
+    return [_text(value) for value in values]
+
+
 class JailTable:
     """Reads and writes `fail2ban_jail`."""
 
@@ -55,9 +64,9 @@ class JailTable:
 
     def all(self) -> list[JailRecord]:
         """Every row, in the order in which they were made."""
-        rows = self._connection.execute(select(*_COLUMNS).order_by(JailRow.id)).tuples()
+        rows = self._connection.execute(select(*_COLUMNS).order_by(JailRow.id))
         # NULL in `enabled` is what the original's table allows and treats as on.
-        return [JailRecord(name, enabled is None or enabled, *rest) for name, enabled, *rest in rows]
+        return [JailRecord(_text(name), enabled is None or enabled, *_texts(rest)) for name, enabled, *rest in rows]
 
     def insert(self, jail: JailRecord) -> None:
         """Add a row."""

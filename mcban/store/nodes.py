@@ -27,4 +27,4 @@ class NodeTable:
     def addresses(self) -> dict[str, list[str]]:
         """The addresses of every node, by its name."""
         query = select(_NODES.c.host, _NODES.c.addresses)
-        return {host: text.split() for host, text in self._connection.execute(query).tuples()}
+        return {host: text.split() for host, text in self._connection.execute(query)}

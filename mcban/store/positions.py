@@ -37,7 +37,7 @@ class PositionTable:
         """The positions of one node, oldest first."""
         c = _POSITIONS.c
         query = select(c.path, c.device, c.inode, c.head_length, c.head_hash, c.read_to).where(c.host == host)
-        rows = self._connection.execute(query.order_by(c.id)).tuples()
+        rows = self._connection.execute(query.order_by(c.id))
         return [Position(_from_sql(path), device, int(inode), *rest) for path, device, inode, *rest in rows]
 
     def save(self, host: str, positions: Iterable[Position]) -> None:
