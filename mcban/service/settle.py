@@ -20,7 +20,7 @@ def settle_bans(context: Context, transaction: Transaction, world: World) -> lis
     """Give rows that plain SQL made active the end that they imply, and their address its canonical form; let those
     that it made inactive count from zero. Returns what was done, one line each."""
     said = []
-    for row in transaction.addresses.unsettled():
+    for row in transaction.addresses.unsettled(context.now):
         jail, entry = world.book.jails.get(row.jail), entry_of(row)
         if row.whitelisted or jail is None:
             continue

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, and_, case, delete, false, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, case, delete, false, func, or_, select, update
 
 from mcban.core.model import FOREVER
 from mcban.store.tables import IpRow
@@ -65,6 +65,10 @@ def to_datetime(at: int | None) -> datetime | None:
     return None if at is None else datetime.fromtimestamp(min(max(at, 0), FOREVER), UTC)
 
 
+def _select(*conditions: ColumnElement[bool]) -> Select[Any]:
+    return select(*_COLUMNS).where(*conditions)
+
+
 class AddressTable:
     """Reads and writes `fail2ban_ips`."""
 
@@ -92,17 +96,18 @@ class AddressTable:
         """The rows that allow."""
         return list(self._records(select(*_COLUMNS).where(_IPS.c.whitelisted).order_by(_IPS.c.id)))
 
-    def unsettled(self) -> list[AddressRecord]:
+    def unsettled(self, now: int) -> list[AddressRecord]:
         """The active rows whose end is not worked out yet: someone's plain SQL made them, or renewed them, which
         shows in a last hit after their end."""
-        query = select(*_COLUMNS).where(_IPS.c.active, or_(_IPS.c.until.is_(None), _RENEWED))
-        return list(self._records(query))
+        over = and_(_IPS.c.until <= to_datetime(now), _RENEWED)
+        # One after the other, for each is answered by an index.
+        return [row for ends in (_IPS.c.until.is_(None), over) for row in self._records(_select(_IPS.c.active, ends))]
 
     def ended_by_sql(self, now: int) -> list[AddressRecord]:
         """The rows that someone's plain SQL made inactive before their end."""
-        unmarked = func.coalesce(_IPS.c.active, false()) == false()
-        query = select(*_COLUMNS).where(unmarked, _IPS.c.until > to_datetime(now), _IPS.c.lifted_after.is_(None))
-        return list(self._records(query))
+        early = and_(_IPS.c.until > to_datetime(now), _IPS.c.lifted_after.is_(None))
+        unmarked = (_IPS.c.active == false(), _IPS.c.active.is_(None))
+        return [row for inactive in unmarked for row in self._records(_select(inactive, early))]
 
     def networks(self) -> list[AddressRecord]:
         """The active bans of networks."""
