@@ -79,21 +79,23 @@ def _leave(address: Path) -> None:
 
 @contextmanager
 def private_server(folder: Path, *options: str) -> Iterator[Path]:
-    """Run a `mariadbd` in `folder` and give its socket; the server is gone afterwards."""
+    """Run a `mariadbd` in `folder` and give its socket; the server is gone afterwards. Its data stays, so that the same
+    folder again means the same server come back."""
     data, socket = folder / "data", folder / "s"
     user = ["--user=root"] if os.geteuid() == 0 else []
-    subprocess.run(
-        [
-            "mariadb-install-db",
-            "--no-defaults",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-            f"--datadir={data}",
-            *user,
-        ],
-        check=True,
-        capture_output=True,
-    )
+    if not data.exists():
+        subprocess.run(
+            [
+                "mariadb-install-db",
+                "--no-defaults",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                f"--datadir={data}",
+                *user,
+            ],
+            check=True,
+            capture_output=True,
+        )
     # setpriv: when we are killed, the server ends too.
     command = [
         *(["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []),

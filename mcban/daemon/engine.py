@@ -279,19 +279,23 @@ class Engine:
         self._told_faults = {str(fault) for fault in self._faults}
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
-        """Do it; what goes wrong is said once, and tried again when it is due next. None when it went wrong."""
+        """Do it; what goes wrong is tried again when it is due next. None when it went wrong.
+
+        One fault often stops several activities: it is said once, and once that it is over.
+        """
         name = action.__name__
         try:
             result = action()
         except McbanError as error:
             if isinstance(error, IncompleteError):
                 self._note(Outcome(Plan(), (), error.refused))
-            if self._troubles.get(name) != str(error):
+            if str(error) not in self._troubles.values():
                 log.error("%s", error)
             self._troubles[name] = str(error)
             return None
-        if self._troubles.pop(name, None) is not None:
-            log.info("works again")
+        over = self._troubles.pop(name, None)
+        if over is not None and over not in self._troubles.values():
+            log.info("over: %s", over)
         return result
 
     # What it says

@@ -1,0 +1,66 @@
+"""Any instant may be the last: the engine is killed again and again while a log grows and is rotated."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from datetime import datetime
+
+import pytest
+
+from tests.e2e.node import Node, exim, until
+
+NETWORKS = 250  # attackers: 203.0.113.1 to .250, few enough that each comes again and again
+
+
+@pytest.mark.parametrize(
+    "kills", [5, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])], ids=["short", "thousand"]
+)
+def test_every_line_is_counted_once_whenever_the_engine_is_killed(node: Node, kills: int) -> None:
+    """Killed at random instants while its log is written and renamed, the engine has counted each failure exactly
+    once in the end, and bans whom the log says, in SQL and in the kernel."""
+    rng = random.Random(kills)
+    log, stop, written = node.log("mc-exim"), threading.Event(), [0]
+
+    def write() -> None:
+        while not stop.is_set():
+            with log.open("a", encoding="utf-8") as file:
+                for _ in range(rng.randrange(1, 40)):
+                    ip = f"203.0.113.{written[0] % NETWORKS + 1}"
+                    file.write(exim(ip, datetime.now()) + "\n")  # noqa: DTZ005  # exim logs local time
+                    file.flush()
+                    written[0] += 1
+            if rng.random() < 0.05:
+                log.rename(log.with_name(f"{log.name}.{time.monotonic_ns()}"))
+            time.sleep(0.01)
+
+    # The blacklist would end the counting of an address: here every failure is to count.
+    node.database.write(lambda t: [t.jails.update(j.name, {"max_count": 0}) for j in t.jails.all()] and None)
+    log.touch()
+    node.start()
+    node.settled()  # a log that was rotated before it was ever seen is unknown
+    node.stop(signal.SIGKILL)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(kills):
+            node.start()
+            time.sleep(rng.random() * 0.7)
+            node.stop(signal.SIGKILL)
+    finally:
+        stop.set()
+        writer.join()
+    node.start()
+    quiet, before = time.monotonic(), -1
+    while time.monotonic() < quiet + 3:
+        count = node.database.read(lambda t: t.hits.totals()).get("mc-exim", 0)
+        if count != before:
+            quiet, before = time.monotonic(), count
+        time.sleep(0.1)
+    assert count == written[0]
+    until(lambda: node.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
+    lowest = {ip for ip, jail in node.banned() if jail == "mc-exim-1d"}
+    assert lowest == {f"203.0.113.{n + 1}" for n in range(min(NETWORKS, written[0])) if written[0] - n > 4 * NETWORKS}
+    assert node.entries("mc-exim-1d") == lowest
