@@ -39,7 +39,10 @@ EVENTS = {
 @json_option
 @click.pass_context
 def show(ctx: click.Context, ip: str, as_json: bool) -> None:
-    """One address: where banned, until when, why, hits to the next tier, log of its offences."""
+    """One address: where banned, until when, why.
+
+    Also its hits towards each tier, whether the kernel holds it, the logins it tried, and the log of its offences.
+    """
     entry = parse_entries([ip])[0]
     context = context_of(ctx)
     view = report.show(context, entry)
@@ -182,6 +185,9 @@ def ban(ctx: click.Context, name: str, entries: tuple[str, ...], length: str | N
 @addresses_option("The address or network to let back in; may be given more than once.")
 @click.pass_context
 def unban(ctx: click.Context, name: str | None, entries: tuple[str, ...]) -> int:
-    """Lift bans in SQL and kernel at once, and forget the hits. Without -j: everywhere."""
+    """Let addresses or networks back in.
+
+    Lifts bans in SQL and kernel at once, and forgets the hits. Without -j: everywhere.
+    """
     parsed = parse_entries(entries)
     return finish(hand.unban(context_of(ctx), name, parsed))

@@ -25,7 +25,10 @@ from mcban.service.bans import parse_entries
 
 @click.group(cls=Noun)
 def blacklist() -> None:
-    """Bans for ever: the last jail of each group, where too many bans lead."""
+    """Bans for ever: the last jail of each group.
+
+    Too many bans in one of its other jails lead there.
+    """
 
 
 @blacklist.command()

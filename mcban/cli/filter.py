@@ -19,7 +19,10 @@ MISSED_SHOWN = 10
 
 @click.group("filter", cls=Noun)
 def filter_() -> None:
-    """The filters: what counts as a hit. In fail2ban's own format."""
+    """The filters: what counts as a hit.
+
+    In fail2ban's own format.
+    """
 
 
 @filter_.command("list")

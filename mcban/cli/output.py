@@ -40,6 +40,10 @@ yes_option = click.option("--yes", is_flag=True, help="Yes, all of that is meant
 class Noun(click.Group):
     """A command with commands of its own, which knows the nearest name for one that there is not."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they are written down."""
+        return list(self.commands)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

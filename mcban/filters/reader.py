@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mcban.errors import FilterError, printable
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+"""No longer than a file's name can be: asking the system for a longer one is an error of its own."""
 DEEPEST_INCLUDE = 10
 MOST_SUBSTITUTIONS = 5_000
 LONGEST_VALUE = 1 << 20
