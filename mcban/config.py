@@ -122,6 +122,18 @@ def _folder(value: Any) -> Path:
     return path
 
 
+def _state_dir(value: Any) -> Path:
+    if {"?", "%"} & set(_text(value)):
+        raise ValueError("'?' and '%' cannot stand in it: they mean something else in the URL of the database there")
+    return _folder(value)
+
+
+def _node(value: Any) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:-]{0,150}", _text(value), re.ASCII):
+        raise ValueError(f"{value!r} is no name of a machine: letters, digits, '.', '-', '_', ':', 150 at the most")
+    return str(value)
+
+
 def _folders(value: Any) -> tuple[Path, ...]:
     items = value.split(":") if isinstance(value, str) else _list(value)
     return tuple(_folder(item) for item in items if item)
@@ -179,7 +191,7 @@ def _allowed(value: Any) -> tuple[str, ...]:
 def _chains(value: Any) -> tuple[str, ...]:
     chains = tuple(_text(item) for item in _list(value))
     for chain in chains:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,28}", chain, re.ASCII):
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,27}", chain, re.ASCII):
             raise ValueError(f"{chain!r} is no name of an iptables chain")
     if not chains:
         raise ValueError('no chain is named: write ["INPUT"]')
@@ -187,10 +199,10 @@ def _chains(value: Any) -> tuple[str, ...]:
 
 
 _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "state_dir": ("state_dir", _folder),
+    "state_dir": ("state_dir", _state_dir),
     "filter_path": ("filter_path", _folders),
     "ignoreip": ("ignoreip", _allowed),
-    "node": ("node", _text),
+    "node": ("node", _node),
     "log.level": ("log_level", _one_of(*LOG_LEVELS)),
     "database.url": ("database_url", _text),
     "firewall.backend": ("firewall_backend", _one_of(*BACKENDS)),
