@@ -47,7 +47,8 @@ def mcban(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
 def run(mcban: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command, from another folder, with SQLite there and no kernel."""
     environment = {"MCBAN_STATE_DIR": str(folder / "state"), "MCBAN_FIREWALL": "memory", "PATH": "/usr/bin:/bin"}
-    return subprocess.run([str(mcban), *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    command = [str(mcban), *arguments]
+    return subprocess.run(command, check=False, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def test_the_installed_wheel_is_what_runs(mcban: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mcban.config import parse_allowed
 from mcban.core.address import covers, parse_network, to_network
 from mcban.core.allowlist import EVERYWHERE
+from mcban.core.model import Kind
 from mcban.errors import RefusedError, UsageError, printable
 from mcban.service.bans import BY_HAND, Report
 from mcban.service.context import Context
@@ -66,6 +67,8 @@ def allow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
             ban.active, ban.blacklisted, ban.forced = False, False, False
             ban.lifted_after = transaction.hits.last_number()
             transaction.addresses.save([ban])
+            if jails[ban.jail].kind is Kind.BLACKLIST:
+                transaction.hits.forget([banned], jails[ban.jail].group)  # or the next one would lead there again
             transaction.events.add([_event(context, "lift", banned, ban.jail)])
             said.append(f"{banned} lifted in {ban.jail}")
         return said

@@ -117,6 +117,17 @@ def test_bans_that_an_allowance_lifted_do_not_come_back(context: Context) -> Non
     assert fail(context, 4).bans == ()
 
 
+def test_whom_an_allowance_let_out_of_the_blacklist_is_not_back_with_the_next_failure(context: Context) -> None:
+    """The hits that led there are forgotten with the ban."""
+    execute(context, f"INSERT INTO fail2ban_ips (ip, jail, active, count) VALUES ('{IP}', 'mc-exim-1d', 0, 3)")
+    fail(context, 5)
+    assert held(context) == ["mc-exim-bl"]
+    allow(context, "mc-exim", [IP])
+    disallow(context, "mc-exim", [IP])
+    assert fail(context, 4).bans == ()
+    assert [b.jail for b in fail(context).bans] == ["mc-exim-bl"]
+
+
 def test_a_whitelisting_by_plain_sql_that_is_taken_back_is_no_ban(context: Context) -> None:
     """Its row is active by default, which meant nothing as long as it allowed."""
     execute(context, f"INSERT INTO fail2ban_ips (ip, jail, whitelisted) VALUES ('{IP}', 'mc-exim-1d', 1)")
