@@ -20,7 +20,7 @@ from mcban.config import Config
 from mcban.core.address import parse_address
 from mcban.core.plan import Actual, Plan
 from mcban.errors import ConfigError, DataError, NoPermissionError, UnavailableError
-from mcban.firewall.base import Firewall, Refusal
+from mcban.firewall.base import Firewall, Glance, Refusal
 from mcban.service.context import Context, Host
 from mcban.service.world import GATEWAY, LOOPBACK, OWN
 from mcban.store import schema
@@ -121,6 +121,10 @@ class _LateIpset:
     def read(self, jails: Collection[str]) -> Actual:
         """What is there of ours."""
         return self._firewall().read(jails)
+
+    def glance(self, jails: Collection[str]) -> Glance:
+        """A cheap look."""
+        return self._firewall().glance(jails)
 
     def apply(self, plan: Plan, now: int) -> list[Refusal]:
         """Carry a plan out."""

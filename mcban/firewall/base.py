@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,16 @@ class Refusal:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A cheap look. `whole`: every set, list, member, rule and jump that this process saw at its last `read`, or put
+    there by `apply` since, is there and unaltered; False also when only a `read` can say. `counts` are the live
+    entries of every jail that was asked for or is known, and whose sets stand, both families together."""
+
+    whole: bool
+    counts: Mapping[str, int]
+
+
 class Firewall(Protocol):
     """Holds entries. Every method raises NoPermissionError without CAP_NET_ADMIN and FirewallError otherwise."""
 
@@ -75,6 +85,11 @@ class Firewall(Protocol):
     def read(self, jails: Collection[str]) -> Actual:
         """What is there of ours. `jails` are the names that should be ours, so that a set which lost its rule and
         its list is still seen; sets and rules of others are never reported."""
+        ...
+
+    def glance(self, jails: Collection[str]) -> Glance:
+        """Whether what was there is still there, and how many entries there are, without reading them: cheap enough
+        for every few seconds. That the entries are the same ones it does not say."""
         ...
 
     def apply(self, plan: Plan, now: int) -> list[Refusal]:

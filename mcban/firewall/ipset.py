@@ -18,10 +18,13 @@ from socket import AF_INET, AF_INET6
 from mcban.core.plan import Actual, Plan, Rule, timeouts
 from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import iptables
-from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX, IncompleteError, Refusal, group_fault, name_fault
+from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX, Glance, IncompleteError, Refusal, group_fault, name_fault
 from mcban.firewall.ipset_scene import FAMILIES, Scene, groups_in, list_name, set_names
-from mcban.firewall.ipset_sets import Header, Sets
+from mcban.firewall.ipset_sets import Sets
+from mcban.firewall.ipset_watch import Watch
+from mcban.firewall.ipset_wire import Header
 from mcban.firewall.iptables import CHAIN, IPV4, IPV6, Family, Table
+from mcban.firewall.netlink import rules_generation
 
 _CHAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,27}", re.ASCII)
 
@@ -53,6 +56,7 @@ class IpsetFirewall:
         self._known: dict[str, Header] = {}
         self._seen_jails: set[str] = set()
         self._seen_rules: dict[str, Rule] = {}
+        self._watch = Watch(self.chains)
 
     def close(self) -> None:
         """Give sockets back; what is in the kernel stays."""
@@ -61,6 +65,7 @@ class IpsetFirewall:
     def read(self, jails: Collection[str]) -> Actual:
         """What is there of ours; see `Firewall.read`. When ip6tables alone fails, `missing` says so."""
         faults: list[str] = []
+        generation = rules_generation()
         headers = self._known = self._sets.headers()
         tables = self._tables(lambda family, error: faults.append(f"{family.name}: {error}"))
         scene = Scene(
@@ -82,6 +87,8 @@ class IpsetFirewall:
                 broken.add(jail)
         missing = (*faults, *scene.missing(jails))
         rules = {} if faults else scene.rules()
+        self._watch.saw(whole, rules, tables, generation)
+        self._watch.doubt = bool(faults or scene.visible_damage(jails))
         self._seen_jails.update(whole)
         self._seen_rules.update(rules)
         return Actual(
@@ -115,15 +122,30 @@ class IpsetFirewall:
 
     def _members(self, groups: Iterable[str], headers: Mapping[str, Header]) -> dict[str, tuple[str, ...]]:
         listed = ((group, headers.get(list_name(group))) for group in groups)
-        return {g: tuple(self._sets.members(h.name)) for g, h in listed if h is not None and h.type == "list:set"}
+        return {
+            group: tuple(self._sets.members(header.name) or ())
+            for group, header in listed
+            if header is not None and header.type == "list:set"
+        }
+
+    def glance(self, jails: Collection[str]) -> Glance:
+        """A cheap look; see `Firewall.glance`. A kernel set is listed by its header, which has the count."""
+        return self._watch.glance(jails, self._sets, self._all_tables)
+
+    def _all_tables(self) -> dict[Family, Table] | None:
+        faults: list[FirewallError] = []
+        tables = self._tables(lambda family, error: faults.append(error))
+        return None if faults else tables
 
     def apply(self, plan: Plan, now: int) -> list[Refusal]:
         """Carry a plan out; see `Firewall.apply`. Raises IncompleteError when a part of it failed for good reason and
         the rest is done."""
+        self._watch.put(plan)
         try:
             return self._apply(plan, now)
-        except FirewallError:
+        except BaseException:
             self._known = {}
+            self._watch.doubt = True
             raise
 
     def _apply(self, plan: Plan, now: int) -> list[Refusal]:
@@ -309,6 +331,7 @@ class IpsetFirewall:
         for jail in names:
             self._destroy(jail, headers, faults)
         self._seen_rules.clear()
+        self._watch = Watch(self.chains)
         if faults:
             raise IncompleteError("; ".join(dict.fromkeys(map(str, faults))), []) from faults[0]
 
@@ -322,7 +345,7 @@ class IpsetFirewall:
             if header.type != "list:set" or not name.endswith(LIST_SUFFIX):
                 continue
             group = name.removesuffix(LIST_SUFFIX)
-            held = set(self._sets.members(name))
+            held = set(self._sets.members(name) or ())
             named = any(jail == group or jail.startswith(f"{group}-") for jail in jails)
             if (held and held <= ours) or (not held and named):
                 found.add(group)

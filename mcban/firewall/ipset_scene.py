@@ -7,13 +7,13 @@ the sets of all its jails and, in each family, its lines in our chain.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from socket import AF_INET, AF_INET6
 
 from mcban.core.plan import Rule
 from mcban.errors import printable
 from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX
-from mcban.firewall.ipset_sets import Header
+from mcban.firewall.ipset_wire import Header
 from mcban.firewall.iptables import CHAIN, Family, Table
 
 FAMILIES = ((AF_INET, ""), (AF_INET6, V6_SUFFIX))
@@ -90,7 +90,21 @@ class Scene:
 
     def missing(self, named: Collection[str]) -> list[str]:
         """What is gone or damaged, in words. What was never there is not missing."""
+        return [*self.damage(named), *self._missing_chains()]
+
+    def damage(self, named: Collection[str]) -> list[str]:
+        """As `missing`, without the chains of others that are not there (yet)."""
         return [*self._missing_rules(), *self._missing_sets(named)]
+
+    def visible_damage(self, named: Collection[str]) -> list[str]:
+        """As `damage`, by what is there alone: whatever is gone without a trace is no part of it."""
+        return replace(self, seen_jails=(), seen_rules={}).damage(named)
+
+    def _missing_chains(self) -> Iterator[str]:
+        for family, table in self.tables.items():
+            for chain in self.chains:
+                if chain not in table.chains:
+                    yield f"{family.name}: there is no chain {chain} to jump from"
 
     def _missing_rules(self) -> Iterator[str]:
         groups = self.groups() | set(self.seen_rules)
@@ -102,9 +116,6 @@ class Scene:
                     yield f"{family.name}: the rule of {group} was altered"
                 elif group not in table.rules:
                     yield f"{family.name}: the rule of {group} is gone"
-            yield from (
-                f"{family.name}: there is no chain {c} to jump from" for c in self.chains if c not in table.chains
-            )
         for group in sorted(groups):
             if group not in self.members:
                 continue

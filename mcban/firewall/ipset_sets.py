@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pyroute2 import IPSet
@@ -22,13 +21,13 @@ from pyroute2.netlink.nfnetlink.ipset import (
     IPSET_ERR_EXIST,
     IPSET_ERR_REFERENCED,
     IPSET_ERR_TYPE_MISMATCH,
-    IPSET_FLAG_LIST_HEADER,
 )
 
 from mcban.errors import FirewallError, McbanError, NoPermissionError
 from mcban.firewall import ipset_wire as wire
+from mcban.firewall.ipset_wire import Header
+from mcban.firewall.netlink import NETLINK_NETFILTER
 
-NETLINK_NETFILTER = 12
 PATIENCE = 30.0
 """Seconds that the kernel may take for one request. It answers within milliseconds, but a set that is just being
 resized holds everyone up."""
@@ -44,23 +43,6 @@ NO_PERMISSION = (
 )
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What the kernel says of a set without its entries. `references` counts the rules and lists that use it."""
-
-    name: str
-    type: str
-    family: int
-    timeouts: bool
-    maxelem: int
-    elements: int
-    references: int
-
-    def holds(self, family: int) -> bool:
-        """Whether it is of the shape that a jail's set has."""
-        return self.type == "hash:net" and self.family == family and self.timeouts
 
 
 def translated(code: int, what: str) -> McbanError:
@@ -140,17 +122,19 @@ class Sets:
 
     def headers(self) -> dict[str, Header]:
         """Every set of the namespace, ours and others'."""
-        found = self._ask("cannot list sets", lambda control: list(control.list(flags=IPSET_FLAG_LIST_HEADER)))
-        return {header.name: header for header in map(_header, found)}
+        found = map(wire.header, (reply.about for reply in self._dump("", "cannot list sets", header=True) or ()))
+        return {header.name: header for header in found}
 
-    def members(self, name: str) -> list[str]:
-        """The sets in a `list:set`."""
-        found: list[str] = []
-        for message in self._ask(f"cannot read list {name}", lambda control: list(control.list(name))):
-            adt = message.get_attr("IPSET_ATTR_ADT")
-            if adt is not None:
-                found += [data.get_attr("IPSET_ATTR_NAME") for data in adt.get_attrs("IPSET_ATTR_DATA")]
-        return found
+    def header(self, name: str) -> Header | None:
+        """One set's header; None when there is no such set. Counting what it holds takes the kernel 30 ms for each
+        million."""
+        replies = self._dump(name, f"cannot read set {name}", header=True)
+        return wire.header(replies[0].about) if replies else None
+
+    def members(self, name: str) -> list[str] | None:
+        """The sets in a `list:set`; None when there is no such list."""
+        replies = self._dump(name, f"cannot read list {name}")
+        return None if replies is None else wire.members(reply.entries for reply in replies)
 
     def create(self, name: str, family: int, maxelem: int, expected: int = 0) -> None:
         """A new `hash:net` set with timeouts, where an entry without one stays.
@@ -205,15 +189,15 @@ class Sets:
 
         An entry without timeout has the end FOREVER.
         """
-        blocks = self._dump(name)
-        return None if blocks is None else dict(wire.unpack(family, blocks, now))
+        replies = self._dump(name, f"cannot read set {name}")
+        return None if replies is None else dict(wire.unpack(family, [reply.entries for reply in replies], now))
 
-    def _dump(self, name: str) -> list[bytes] | None:
+    def _dump(self, name: str, what: str, header: bool = False) -> list[wire.Reply] | None:
         self._open()
-        blocks: list[bytes] = []
-        with _speaking(f"cannot read set {name}"):
+        found: list[wire.Reply] = []
+        with _speaking(what):
             sequence = self._next()
-            self._send(wire.listing(name, sequence))
+            self._send(wire.listing(name, sequence, header))
             while True:
                 for reply in self._receive(sequence):
                     if reply.error == errno.ENOENT:
@@ -221,8 +205,8 @@ class Sets:
                     if reply.error:
                         raise OSError(reply.error, os.strerror(reply.error))
                     if reply.done:
-                        return blocks
-                    blocks.append(reply.entries)
+                        return found
+                    found.append(reply)
 
     def _next(self) -> int:
         self._sequence = (self._sequence + 1) & 0x7FFFFFFF
@@ -301,16 +285,3 @@ def _code(error: FirewallError) -> int:
     """The kernel's code behind a translated error."""
     cause = error.__cause__
     return int(getattr(cause, "code", 0) or getattr(cause, "errno", 0) or 0)
-
-
-def _header(message: Any) -> Header:
-    data = message.get_attr("IPSET_ATTR_DATA")
-    return Header(
-        name=message.get_attr("IPSET_ATTR_SETNAME"),
-        type=message.get_attr("IPSET_ATTR_TYPENAME"),
-        family=message.get_attr("IPSET_ATTR_FAMILY"),
-        timeouts=data.get_attr("IPSET_ATTR_TIMEOUT") is not None,
-        maxelem=data.get_attr("IPSET_ATTR_MAXELEM") or 0,
-        elements=data.get_attr("IPSET_ATTR_ELEMENTS") or 0,
-        references=data.get_attr("IPSET_ATTR_REFERENCES") or 0,
-    )

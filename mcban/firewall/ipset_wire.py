@@ -1,11 +1,8 @@
 """The kernel's ipset messages as bytes, for the one thing that must be fast: many entries at once.
 
 Owns how entries of `hash:net` sets are written into netlink messages and read out of them, a thousand and more per
-message; every function is pure. Sockets, single requests and what to do about errors are left to `ipset_sets`.
-
-Speed comes from never touching one entry at a time: entries of one family have messages of one shape, so addresses,
-prefix lengths and timeouts are columns which are laid into a ready-made block with strided slices, and lifted out
-again the same way.
+message, and what the kernel says of a set; every function is pure. Sockets, single requests and what to do about
+errors are left to `ipset_sets`.
 """
 
 from __future__ import annotations
@@ -20,32 +17,47 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from sys import byteorder
 
 from mcban.core.model import FOREVER
-
-# linux/netlink.h
-NLM_F_REQUEST = 0x1
-NLM_F_ACK = 0x4
-NLM_F_DUMP = 0x300
-NLMSG_ERROR = 2
-NLMSG_DONE = 3
-NLA_F_NESTED = 0x8000
-NLA_F_NET_BYTEORDER = 0x4000
-NLA_TYPE_MASK = 0x3FFF
+from mcban.firewall.netlink import (
+    HEADER,
+    NLA_F_NESTED,
+    NLA_F_NET_BYTEORDER,
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    attribute,
+    attributes,
+    fields,
+    lay,
+    lift,
+    numbers,
+)
 
 # linux/netfilter/nfnetlink.h, linux/netfilter/ipset/ip_set.h
 SUBSYSTEM = 6 << 8
 PROTOCOL = 6
 """Spoken by every kernel since 2.6.39."""
 CMD_LIST = 7
+FLAG_LIST_HEADER = 4
 CMD_ADD = 9
 CMD_DEL = 10
 ATTR_PROTOCOL = 1
 ATTR_SETNAME = 2
+ATTR_TYPENAME = 3
+ATTR_FAMILY = 5
+ATTR_FLAGS = 6
 ATTR_DATA = 7
 ATTR_ADT = 8
 ATTR_LINENO = 9
 ADT_IP = 1
 ADT_CIDR = 3
 ADT_TIMEOUT = 6
+ADT_NAME = 18
+CREATE_TIMEOUT = 6
+CREATE_MAXELEM = 19
+CREATE_ELEMENTS = 24
+CREATE_REFERENCES = 25
 ADT_FLAGS = 8
 """An entry carries flags only when it is a `nomatch` one."""
 IPADDR: dict[int, int] = {AF_INET: 1, AF_INET6: 2}
@@ -58,18 +70,10 @@ WIDTH: dict[int, int] = {AF_INET: 4, AF_INET6: 16}
 MOST: dict[int, int] = {AF_INET: 1500, AF_INET6: 1200}
 """Entries in one message: the attribute around them has a length of 16 bits."""
 
-_HEADER = struct.Struct("=IHHII")
-_ATTR = struct.Struct("=HH")
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """One netlink attribute, padded to four bytes."""
-    return _ATTR.pack(len(value) + 4, kind) + value + bytes(-len(value) % 4)
-
 
 def message(command: int, flags: int, sequence: int, body: bytes) -> bytes:
     """One ipset request."""
-    return _HEADER.pack(len(body) + 20, SUBSYSTEM | command, flags, sequence, 0) + b"\x02\0\0\0" + body
+    return HEADER.pack(len(body) + 20, SUBSYSTEM | command, flags, sequence, 0) + b"\x02\0\0\0" + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +113,6 @@ def _shape(family: int, timeout: bool, line: bool) -> _Shape:
     return _Shape(attribute(ATTR_DATA | NLA_F_NESTED, b"".join(parts)), at_address, at_prefix, at_timeout, at_line)
 
 
-def _lay(block: bytearray, offset: int, step: int, width: int, column: bytes) -> None:
-    """Write a column of values of `width` bytes into every `step` bytes of `block`."""
-    for byte in range(width):
-        block[offset + byte :: step] = column[byte::width]
-
-
-def _lift(block: bytes, offset: int, step: int, width: int) -> bytearray:
-    """The column of values of `width` bytes found every `step` bytes in `block`."""
-    column = bytearray(len(block) // step * width)
-    for byte in range(width):
-        column[byte::width] = block[offset + byte :: step]
-    return column
-
-
 @lru_cache
 def _ready_block(family: int, timeout: bool) -> bytes:
     """A full message's worth of entries with everything filled in but addresses, prefixes and timeouts. Each entry
@@ -130,16 +120,8 @@ def _ready_block(family: int, timeout: bool) -> bytes:
     shape = _shape(family, timeout, line=True)
     most = MOST[family]
     block = bytearray(shape.pattern * most)
-    _lay(block, shape.line, shape.size, 4, array("I", range(most)).tobytes())
+    lay(block, shape.line, shape.size, 4, array("I", range(most)).tobytes())
     return bytes(block)
-
-
-def _numbers(values: Iterable[int]) -> bytes:
-    """32-bit numbers in network order."""
-    column = array("I", values)
-    if byteorder == "little":
-        column.byteswap()
-    return column.tobytes()
 
 
 def _columns(family: int, entries: Sequence[str]) -> tuple[bytes, bytes]:
@@ -161,10 +143,10 @@ def change(
     shape = _shape(family, timeouts is not None, line=True)
     block = bytearray(_ready_block(family, timeouts is not None)[: shape.size * len(entries)])
     addresses, prefixes = _columns(family, entries)
-    _lay(block, shape.address, shape.size, len(addresses) // max(1, len(entries)), addresses)
-    _lay(block, shape.prefix, shape.size, 1, prefixes)
+    lay(block, shape.address, shape.size, len(addresses) // max(1, len(entries)), addresses)
+    lay(block, shape.prefix, shape.size, 1, prefixes)
     if timeouts is not None:
-        _lay(block, shape.timeout, shape.size, 4, _numbers(timeouts))
+        lay(block, shape.timeout, shape.size, 4, numbers(timeouts))
     body = (
         attribute(ATTR_PROTOCOL, bytes([PROTOCOL]))
         + attribute(ATTR_SETNAME, name.encode() + b"\0")
@@ -174,39 +156,78 @@ def change(
     return message(command, NLM_F_REQUEST | NLM_F_ACK, sequence, body)
 
 
-def listing(name: str, sequence: int) -> bytes:
-    """The message that asks for everything in a set."""
-    body = attribute(ATTR_PROTOCOL, bytes([PROTOCOL])) + attribute(ATTR_SETNAME, name.encode() + b"\0")
+def listing(name: str, sequence: int, header: bool = False) -> bytes:
+    """The message that asks for everything in a set, or for its header alone; without a name for all sets."""
+    body = attribute(ATTR_PROTOCOL, bytes([PROTOCOL]))
+    if name:
+        body += attribute(ATTR_SETNAME, name.encode() + b"\0")
+    if header:
+        body += attribute(ATTR_FLAGS | NLA_F_NET_BYTEORDER, FLAG_LIST_HEADER.to_bytes(4, "big"))
     return message(CMD_LIST, NLM_F_REQUEST | NLM_F_DUMP, sequence, body)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the kernel says of a set without its entries. `elements` are the live ones, `references` counts the rules
+    and lists that use it."""
+
+    name: str
+    type: str
+    family: int
+    timeouts: bool
+    maxelem: int
+    elements: int
+    references: int
+
+    def holds(self, family: int) -> bool:
+        """Whether it is of the shape that a jail's set has."""
+        return self.type == "hash:net" and self.family == family and self.timeouts
+
+
+def header(about: bytes) -> Header:
+    """The header in what a listing says about a set."""
+    said = fields(about)
+    data = fields(said.get(ATTR_DATA, b""))
+    return Header(
+        name=_text(said.get(ATTR_SETNAME, b"")),
+        type=_text(said.get(ATTR_TYPENAME, b"")),
+        family=said.get(ATTR_FAMILY, b"\0")[0],
+        timeouts=CREATE_TIMEOUT in data,
+        maxelem=int.from_bytes(data.get(CREATE_MAXELEM, b""), "big"),
+        elements=int.from_bytes(data.get(CREATE_ELEMENTS, b""), "big"),
+        references=int.from_bytes(data.get(CREATE_REFERENCES, b""), "big"),
+    )
+
+
+def members(blocks: Iterable[bytes]) -> list[str]:
+    """The names of the sets in the blocks that a listing of a `list:set` gave."""
+    entries = (fields(block[low:high]) for block in blocks for _, low, high in attributes(block, 0, len(block)))
+    return [_text(entry[ADT_NAME]) for entry in entries if ADT_NAME in entry]
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One message from the kernel. `error` is a positive errno or ipset code, 0 is an acknowledgement, None is data;
-    `line` is the index of the entry that was refused, when the kernel names one."""
+    `line` is the index of the entry that was refused, when the kernel names one; `about` is all that is said of a set
+    when none of its entries are."""
 
     sequence: int
     done: bool
     error: int | None
     line: int | None
     entries: bytes
-
-
-def _attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(type, start, end) of each attribute's value between two offsets."""
-    while start + 4 <= end:
-        length, kind = _ATTR.unpack_from(data, start)
-        if length < 4 or start + length > end:
-            return
-        yield kind & NLA_TYPE_MASK, start + 4, start + length
-        start += (length + 3) & ~3
+    about: bytes = b""
 
 
 def _refused_line(data: bytes, start: int, end: int) -> int | None:
     """The line number in the copy of our request that an error carries."""
     if end - start < 36:
         return None
-    for kind, value, _ in _attributes(data, start + 20, end):
+    for kind, value, _ in attributes(data, start + 20, end):
         if kind == ATTR_LINENO:
             return int.from_bytes(data[value : value + 4], byteorder)
     return None
@@ -216,7 +237,7 @@ def replies(data: bytes) -> Iterator[Reply]:
     """The messages in what one `recv` gave."""
     start = 0
     while start + 16 <= len(data):
-        length, kind, _, sequence, _ = _HEADER.unpack_from(data, start)
+        length, kind, _, sequence, _ = HEADER.unpack_from(data, start)
         end = start + length
         if length < (36 if kind == NLMSG_ERROR else 16) or end > len(data):
             return
@@ -227,8 +248,9 @@ def replies(data: bytes) -> Iterator[Reply]:
         elif kind == NLMSG_DONE:
             yield Reply(sequence, True, None, None, b"")
         else:
-            found = [data[low:high] for kind, low, high in _attributes(data, start + 20, end) if kind == ATTR_ADT]
-            yield Reply(sequence, False, None, None, b"".join(found))
+            found = [data[low:high] for kind, low, high in attributes(data, start + 20, end) if kind == ATTR_ADT]
+            about = b"" if found else data[start + 20 : end]
+            yield Reply(sequence, False, None, None, b"".join(found), about)
         start += (length + 3) & ~3
 
 
@@ -244,14 +266,14 @@ def unpack(family: int, blocks: Sequence[bytes], now: int) -> Iterator[tuple[str
     if len(whole) % shape.size or not _regular(whole, shape):
         return _unpack_any(family, blocks, now)
     width = WIDTH[family]
-    addresses = bytes(_lift(whole, shape.address, shape.size, width))
+    addresses = bytes(lift(whole, shape.address, shape.size, width))
     cut = [addresses[at : at + width] for at in range(0, len(addresses), width)]
     texts: Iterable[str] = map(inet_ntop, repeat(family), cut)
     prefixes = whole[shape.prefix :: shape.size]
     host = width * 8
     if prefixes.count(host) != len(prefixes):
         texts = [t if p == host else f"{t}/{p}" for t, p in zip(texts, prefixes, strict=True)]
-    timeouts = array("I", bytes(_lift(whole, shape.timeout, shape.size, 4)))
+    timeouts = array("I", bytes(lift(whole, shape.timeout, shape.size, 4)))
     if byteorder == "little":
         timeouts.byteswap()
     return zip(texts, [now + left if left else FOREVER for left in timeouts], strict=True)
@@ -270,10 +292,10 @@ def _regular(whole: bytes, shape: _Shape) -> bool:
 def _unpack_any(family: int, blocks: Sequence[bytes], now: int) -> Iterator[tuple[str, int]]:
     width = WIDTH[family]
     for block in blocks:
-        for kind, low, high in _attributes(block, 0, len(block)):
+        for kind, low, high in attributes(block, 0, len(block)):
             if kind != ATTR_DATA:
                 continue
-            fields = {kind: (start, end) for kind, start, end in _attributes(block, low, high)}
+            fields = {kind: (start, end) for kind, start, end in attributes(block, low, high)}
             if ADT_IP not in fields or ADT_FLAGS in fields:
                 continue
             start = fields[ADT_IP][0] + 4

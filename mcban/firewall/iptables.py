@@ -59,6 +59,7 @@ class Table:
     broken: frozenset[str] = frozenset()
     strange: tuple[str, ...] = ()
     conditional: tuple[str, ...] = ()
+    nft: bool = False
 
     def jump_stands(self, chain: str) -> bool:
         """Whether `chain` begins with the jump to ours."""
@@ -170,6 +171,7 @@ def parse(family: Family, text: str) -> Table:
         broken=frozenset(broken),
         strange=tuple(strange),
         conditional=tuple(conditional),
+        nft=text.startswith("#") and "(nf_tables)" in text.partition("\n")[0],
     )
 
 

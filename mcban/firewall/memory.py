@@ -7,7 +7,7 @@ from collections.abc import Collection
 from mcban.core.address import is_ipv6
 from mcban.core.model import FOREVER
 from mcban.core.plan import Actual, Plan, Rule, timeout
-from mcban.firewall.base import Refusal
+from mcban.firewall.base import Glance, Refusal
 
 
 class MemoryFirewall:
@@ -32,6 +32,10 @@ class MemoryFirewall:
             rules=dict(self.rules),
             entries={jail: dict(ends) for jail, ends in self.entries.items()},
         )
+
+    def glance(self, jails: Collection[str]) -> Glance:
+        """Nobody else can change what is here."""
+        return Glance(True, {jail: len(ends) for jail, ends in self.entries.items()})
 
     def apply(self, plan: Plan, now: int) -> list[Refusal]:
         """Carry the plan out. Refuses an entry only when `maxelem` is set and reached."""

@@ -9,7 +9,7 @@ import pytest
 
 from mcban.core.model import FOREVER, Ports
 from mcban.core.plan import CLOCK_SLACK, Actual, Plan, Rule, Wanted, plan
-from mcban.firewall.base import Firewall
+from mcban.firewall.base import Firewall, Glance
 from tests.core.test_plan import steps
 from tests.firewall.conftest import Make
 
@@ -223,3 +223,23 @@ def test_a_plan_cut_off_after_any_step_is_finished_by_the_next(make: Make) -> No
             return
         cut += 1
         firewall.remove(names)
+
+
+def test_a_glance_counts_and_says_that_all_is_whole(firewall: Firewall) -> None:
+    """Between two syncs it is enough to count, both families together; a process that never looked has to look."""
+    wanted = full()
+    sync(firewall, wanted)
+    firewall.read(list(wanted.entries))
+    counts = {jail: len(ends) for jail, ends in wanted.entries.items()}
+    assert firewall.glance(list(wanted.entries)) == Glance(True, counts)
+    firewall.apply(Plan(add={"my-jail": {"192.0.2.77": FOREVER}}, remove={"mc-exim-bl": {"10.0.0.0/8"}}), now())
+    counts |= {"my-jail": 1, "mc-exim-bl": 2}
+    assert firewall.glance(()) == Glance(True, counts)
+    changed = Plan(("new",), {"new": {"2001:db8::1": FOREVER}}, {"new": Rule(("new",), EXIM)}, ("my-jail",), {})
+    firewall.apply(changed, now())
+    assert firewall.glance(()) == Glance(True, counts | {"new": 1})
+    firewall.apply(Plan(drop_rules=("new",), drop=("new", "my-jail")), now())
+    del counts["my-jail"]
+    assert firewall.glance(()) == Glance(True, counts)
+    firewall.remove(list(wanted.entries))
+    assert firewall.glance(["a"]).counts == {}

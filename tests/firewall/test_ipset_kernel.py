@@ -119,8 +119,10 @@ def test_what_others_break_is_noticed_and_mended(firewall: IpsetFirewall, kernel
     """Whoever flushes, destroys or reorders: the next read says what is missing, the next sync puts it back."""
     before = saved(kernel)
     assert look(firewall).missing == ()
+    assert firewall.glance(()).whole
     for command in damage:
         eventually(kernel, command)
+    assert firewall.glance(()).whole == (damage in UNSEEN)
     actual = look(firewall)
     if damage not in UNSEEN:  # a second jump in front does no harm, and goes at the next occasion
         assert actual.missing
@@ -128,9 +130,22 @@ def test_what_others_break_is_noticed_and_mended(firewall: IpsetFirewall, kernel
     firewall.apply(plan(wanted(), actual, now(), firewall.longest), now())
     assert left(firewall).empty
     assert look(firewall).missing == ()
+    assert firewall.glance(()).whole
     after = saved(kernel)
     others = {"-A INPUT -p tcp -j ACCEPT"}
     assert {re.sub(r"timeout \d+", "", x) for x in after} - others >= {re.sub(r"timeout \d+", "", x) for x in before}
+
+
+def test_rules_of_others_that_come_and_go_need_no_whole_look(firewall: IpsetFirewall, kernel: Host) -> None:
+    """A glance sees through the bustle of other programs, and sees in it what concerns us."""
+    look(firewall)
+    for command in ("iptables -A INPUT -j ACCEPT", "nft add table inet theirs", "ip6tables -P FORWARD DROP"):
+        kernel.run(*command.split())
+        assert firewall.glance(()).whole
+    kernel.run("ip6tables", "-I", "INPUT", "-j", "ACCEPT")
+    assert not firewall.glance(()).whole
+    kernel.run("ip6tables", "-D", "INPUT", "1")
+    assert firewall.glance(()).whole
 
 
 def test_nft_flush_ruleset_is_mended(host: Host) -> None:

@@ -60,10 +60,10 @@ def test_bytes_that_make_no_sense_end_quietly(noise: bytes, cut: int) -> None:
 
 def as_listed(message: bytes) -> bytes:
     """The entries of a message of ours, as the kernel would list them: without lines, the order not marked."""
-    *_, (low, high) = [(low, high) for kind, low, high in wire._attributes(message, 20, len(message)) if kind == 8]
+    *_, (low, high) = [(low, high) for kind, low, high in wire.attributes(message, 20, len(message)) if kind == 8]
     block, out = message[low:high], b""
-    for _, start, end in wire._attributes(block, 0, len(block)):
-        fields = {kind: block[a:b] for kind, a, b in wire._attributes(block, start, end)}
+    for _, start, end in wire.attributes(block, 0, len(block)):
+        fields = {kind: block[a:b] for kind, a, b in wire.attributes(block, start, end)}
         address = fields[wire.ADT_IP]
         body = wire.attribute(
             wire.ADT_IP | wire.NLA_F_NESTED, wire.attribute(address[2] & 0x3F, address[4:])
