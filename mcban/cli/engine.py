@@ -9,13 +9,12 @@ from collections.abc import Iterator
 
 import click
 
-from mcban.cli.output import context_of, emit, jail_required, json_option, plural, rfc3339, table
+from mcban.cli.output import context_of, emit, jail_required, json_option, plural, read_blocks, rfc3339, table
 from mcban.core import ladder
 from mcban.core.allowlist import AllowList
 from mcban.core.duration import FOREVER_DURATION, about
 from mcban.core.model import FOREVER
 from mcban.errors import ConfigError, DataError, NoPermissionError, UnavailableError, printable
-from mcban.logs import read_file
 from mcban.service.context import Context, World
 from mcban.service.jails import read_book, select_group
 from mcban.service.replay import replay as replay_logs
@@ -141,5 +140,5 @@ def _shipped() -> Iterator[JailRecord]:
 
 def _blocks(logs: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     for log in logs:
-        for block in read_file(log):
+        for block in read_blocks(log):
             yield log, block

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import click
 
-from mcban.cli.output import Noun, config_of, emit, json_option, plural, rfc3339, table
+from mcban.cli.output import Noun, config_of, emit, json_option, plural, read_blocks, rfc3339, table
 from mcban.errors import printable
 from mcban.filters import Filter, Scanner, list_filters, load_filter
-from mcban.logs import read_file
 
 MISSED_SHOWN = 10
 
@@ -79,7 +78,7 @@ def test(ctx: click.Context, name: str, log: str, as_json: bool) -> None:
     counts: Counter[int] = Counter()
     missed: list[str] = []
     lines = 0
-    for block in read_file(log):
+    for block in read_blocks(log):
         hits = scanner.scan(block, int(time.time()))
         for hit in hits:
             counts[hit.rule] += 1

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +18,7 @@ import click
 
 from mcban import config as settings
 from mcban.core.model import FOREVER
-from mcban.errors import UsageError, printable
+from mcban.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
     from mcban.service.bans import Report
@@ -99,6 +100,18 @@ def rfc3339(at: int | None) -> str | None:
     if at is None or at >= FOREVER:
         return None
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_blocks(log: str) -> Iterator[bytes]:
+    """Blocks of whole lines of a log that the command line names, `-` for standard input. Raises DataError,
+    NoPermissionError."""
+    from mcban.logs import read_file  # noqa: PLC0415  # for two commands only
+
+    if not log:
+        raise UsageError("the name of a log is empty")
+    if log == "-" and sys.stdin is None:
+        raise DataError("standard input is closed: name a log, or let another command write to it")
+    return read_file(log)
 
 
 def plural(count: int, one: str, many: str = "") -> str:
