@@ -106,6 +106,9 @@ def create_tables_of_our_own() -> None:
         sa.UniqueConstraint("host", "path", "device", "inode", name=op.f("uq_mcban_position_host_path_device_inode")),
         **MYSQL,
     )
+
+
+def create_tables_of_notes() -> None:
     op.create_table(
         "mcban_event",
         sa.Column("id", BIG_ID, nullable=False),
@@ -227,6 +230,7 @@ def upgrade() -> None:
     check_beforehand()
     create_original_tables()
     create_tables_of_our_own()
+    create_tables_of_notes()
     create_triggers()
     insert_shipped_jails()
 

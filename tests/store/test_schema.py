@@ -22,8 +22,8 @@ from mcban.store.database import Database
 from tests.mariadb import Server, private_server, sql
 
 INSERT = (
-    "INSERT INTO fail2ban_jail (enabled, name, maxretry, findtime, bantime, port, filter, banaction, logpath, max_count)"
-    " VALUES (1, 'my-jail', 3, 600, 3600, '8080,8443', 'my-filter', 'mc-custom', '/var/log/my.log', 0);"
+    "INSERT INTO fail2ban_jail (enabled, name, maxretry, findtime, bantime, port, filter, banaction, logpath, "
+    "max_count) VALUES (1, 'my-jail', 3, 600, 3600, '8080,8443', 'my-filter', 'mc-custom', '/var/log/my.log', 0);"
 )
 """The statement that the original's documentation gives for a custom jail."""
 
