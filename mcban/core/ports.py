@@ -20,9 +20,9 @@ def parse_ports(text: str, resolve: Callable[[str], int]) -> Ports:
     ranges = sorted(_range(word, resolve) for word in words)
     merged = [ranges[0]]
     for low, high in ranges[1:]:
-        if low <= merged[-1][1] + 1 and (merged[-1][1] > merged[-1][0] or high > low):
+        if low <= merged[-1][1] + 1:
             merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
-        elif (low, high) != merged[-1]:
+        else:
             merged.append((low, high))
     return Ports(tuple(merged))
 
