@@ -10,9 +10,10 @@ import errno
 import os
 import socket
 import struct
+import threading
 import time
-from collections.abc import Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LookupTimeoutError
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from mcban.store import schema
 from mcban.store.database import Database
 
 LOOKUP_WAIT = 2.0
-"""Seconds that a command waits for a DNS name that was never looked up; later ones are looked up behind our back."""
+"""Seconds that a command waits for DNS names that were never looked up; later they are looked up behind our back."""
 LOOKUP_AGAIN = 60.0
 """Seconds for which addresses of a DNS name are believed."""
 
@@ -91,22 +92,20 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-class _LateIpset:
-    """The ipset backend, loaded when it is first asked for something: pyroute2 takes longer to import than most
-    commands take to run."""
+class _LateFirewall:
+    """A backend that is loaded when it is first asked for something: pyroute2 takes longer to import than most commands
+    take to run."""
 
-    name = "ipset"
     enforces = True
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, name: str, load: Callable[[], Firewall]) -> None:
+        self.name = name
+        self._load = load
         self._loaded: Firewall | None = None
 
     def _firewall(self) -> Firewall:
         if self._loaded is None:
-            from mcban.firewall.ipset import IpsetFirewall  # noqa: PLC0415
-
-            self._loaded = IpsetFirewall(maxelem=self._config.firewall_maxelem, chains=self._config.firewall_chains)
+            self._loaded = self._load()
         return self._loaded
 
     @property
@@ -140,9 +139,15 @@ class _LateIpset:
             self._loaded.close()
 
 
+def _ipset(config: Config) -> Firewall:
+    from mcban.firewall.ipset import IpsetFirewall  # noqa: PLC0415
+
+    return IpsetFirewall(maxelem=config.firewall_maxelem, chains=config.firewall_chains)
+
+
 def _firewall(config: Config) -> Firewall:
     if config.firewall_backend == "ipset":
-        return _LateIpset(config)
+        return _LateFirewall("ipset", lambda: _ipset(config))
     if config.firewall_backend == "memory":
         from mcban.firewall.memory import MemoryFirewall  # noqa: PLC0415
 
@@ -157,32 +162,48 @@ def _host() -> Host:
 
 
 class _Names:
-    """DNS names to addresses, remembered; a name server that does not answer never stops the engine."""
+    """DNS names to addresses, remembered; a name server that does not answer never stops the engine, nor the end of a
+    command: the threads that wait for it are nobody's business."""
 
     def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
         self._known: dict[str, tuple[float, list[str]]] = {}
         self._asked: dict[str, Future[list[str]]] = {}
+        self._patience = LOOKUP_WAIT
 
     def addresses(self, name: str) -> list[str]:
         """The addresses of `name`; those of last time while a new answer is awaited, [] when there never was one."""
-        at, found = self._known.get(name, (None, []))
+        asked, found = self._known.get(name, (None, []))
         now = time.monotonic()
-        if at is not None and now - at < LOOKUP_AGAIN:
+        if asked is not None and now - asked < LOOKUP_AGAIN:
             return found
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, thread_name_prefix="names")
         if name not in self._asked:
-            self._asked[name] = self._pool.submit(_resolve, name)
-        answer = self._asked[name]
+            self._asked[name] = _ask(name)
         try:
-            fresh = answer.result(LOOKUP_WAIT if at is None else 0)
-        except (OSError, LookupTimeoutError):
-            fresh = found
-        if answer.done():
-            del self._asked[name]
-        self._known[name] = (now, fresh)
-        return fresh
+            found = self._asked[name].result(self._patience if asked is None else 0)
+        except LookupTimeoutError:
+            # All names together are waited for once; the answer is looked for again soon.
+            self._patience = max(0.0, self._patience - (time.monotonic() - now))
+            self._known[name] = (now - LOOKUP_AGAIN + LOOKUP_WAIT, found)
+            return found
+        except (OSError, ValueError):  # no such name; or, from plain SQL, what can be none
+            pass
+        del self._asked[name]
+        self._patience = LOOKUP_WAIT
+        self._known[name] = (now, found)
+        return found
+
+
+def _ask(name: str) -> Future[list[str]]:
+    answer: Future[list[str]] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(_resolve(name))
+        except (OSError, ValueError) as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=work, name="names", daemon=True).start()
+    return answer
 
 
 def _resolve(name: str) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.cli.terminal import Terminal, short
@@ -187,3 +190,24 @@ def test_all_blacklists_can_be_switched_at_once(terminal: Terminal) -> None:
     before = terminal.dump()
     assert all("already" in line for line in terminal.does("general", "enable-bl", "-v", "4"))
     assert terminal.dump() == before
+
+
+@pytest.mark.parametrize("junk", ["..", "x" * 100, "a" * 64 + ".example", "ä" * 70, ".", "-", "\x1b[31m"], ids=short)
+def test_junk_in_the_whitelist_stops_nothing(terminal: Terminal, junk: str) -> None:
+    """A row of plain SQL that allows what is neither address nor name is shown, and all else goes on."""
+    terminal.sql("INSERT INTO fail2ban_ips (ip, jail, host, count, whitelisted) VALUES (?, 'mc-exim', 'x', 0, 1)", junk)
+    assert terminal.does("ban", "-j", "mc-exim-1d", "-i", "203.0.113.7")
+    assert [ban["ip"] for ban in terminal.json("banned")] == ["203.0.113.7"]
+    assert [row["ip"] for row in terminal.json("whitelist", "list")] == [junk]
+
+
+def test_a_name_server_that_is_silent_delays_no_command_for_long(terminal: Terminal) -> None:
+    """Names that nobody answers for are waited for together, once, and not at the end of the command."""
+    for name in ("a.example", "b.example", "c.example", "d.example"):
+        terminal.sql("INSERT INTO fail2ban_ips (ip, jail, host, count, whitelisted) VALUES (?, '*', 'x', 0, 1)", name)
+    silent = "import socket, time; socket.getaddrinfo = lambda *_, **__: time.sleep(600)"
+    code = f"{silent}; from mcban.cli.main import main; main(['banned'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=terminal.env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nobody is banned\n", "")
