@@ -54,6 +54,8 @@ class Jail:
     filter: str
     banaction: str
     logpath: str
+    drop: bool | None = None
+    """Whether packets are dropped or rejected; None leaves that to the settings."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from mcban.core.duration import FOREVER_DURATION, format_duration, parse_duratio
 from mcban.core.model import Group, Jail, Kind
 from mcban.errors import DataError, RefusedError, UsageError, printable
 from mcban.service.bans import Report
-from mcban.service.context import Context, World
+from mcban.service.context import Context, JailBook, World
 from mcban.service.jails import check_ladder, read_book, select, select_group, settle, to_jail
 from mcban.service.sources import check_source
 from mcban.service.sync import sync
@@ -41,9 +41,9 @@ def add(context: Context, record: JailRecord, *, force: bool) -> Report:
             raise UsageError(f"there is a jail {(taken or [record.name])[0]} already: mcban jail change")
         _usable(context, record)
         transaction.jails.insert(record)
-        made = settle(transaction, context.host.port_number)
+        made = _settle(context, transaction)
         group = ladder.split_name(record.name)[0]
-        book = read_book(transaction.jails.all(), context.host.port_number)
+        book = _book(context, transaction)
         if group in book.groups:
             check_ladder(book.groups[group].tiers, force=force)
         return [f"{record.name} added", *made]
@@ -83,9 +83,9 @@ def change(context: Context, name: str, option: str, value: str, *, force: bool)
                 said.append(f"{jail.name}: {key} {_show(key, getattr(before, key))} is now {_show(key, v)}")
             if changed:
                 transaction.jails.update(jail.name, changed)
-        after = read_book(transaction.jails.all(), context.host.port_number).groups[group.name]
+        after = _book(context, transaction).groups[group.name]
         check_ladder(after.tiers, force=force or not any(key in LADDER_COLUMNS for key in steps[jails[0].name]))
-        said += settle(transaction, context.host.port_number)
+        said += _settle(context, transaction)
         return said or [f"{name}: {option} is {_show(option, new)} already"]
 
     return _carry_out(context, work)
@@ -97,7 +97,7 @@ def _mend(context: Context, transaction: Transaction, before: JailRecord, option
     _usable(context, replace(before, **values))
     transaction.jails.update(before.name, values)
     was, now = _show(option, getattr(before, option)), _show(option, new)
-    return [f"{before.name}: {option} {was} is now {now}", *settle(transaction, context.host.port_number)]
+    return [f"{before.name}: {option} {was} is now {now}", *_settle(context, transaction)]
 
 
 def enable(context: Context, name: str | None, *, on: bool) -> Report:
@@ -158,7 +158,7 @@ def _stop_promotion(transaction: Transaction, removed: Sequence[str]) -> list[st
 
 def reload(context: Context) -> Report:
     """Take over what plain SQL changed in the jails: new rows, `escalate`, blacklists to make."""
-    return _carry_out(context, lambda transaction, _: settle(transaction, context.host.port_number))
+    return _carry_out(context, lambda transaction, _: _settle(context, transaction))
 
 
 def switch_blacklist(context: Context, name: str | None, *, on: bool, max_count: int | None = None) -> Report:
@@ -175,7 +175,7 @@ def switch_blacklist(context: Context, name: str | None, *, on: bool, max_count:
                 said += _switch(transaction, [group.blacklist], on=on)
             elif name is not None and not on:
                 said.append(f"{group.name} has no blacklist")
-        return said + (settle(transaction, context.host.port_number) if on else [])
+        return said + (_settle(context, transaction) if on else [])
 
     return _carry_out(context, work)
 
@@ -217,10 +217,18 @@ def _implied(record: JailRecord) -> list[str]:
     return [ladder.tier_name(record.name, suffix) for suffix in ladder.TIER_SUFFIXES]
 
 
+def _book(context: Context, transaction: Transaction) -> JailBook:
+    return read_book(transaction.jails.all(), context.host.port_number, context.config.firewall_chains)
+
+
+def _settle(context: Context, transaction: Transaction) -> list[str]:
+    return settle(transaction, context.host.port_number, context.config.firewall_chains)
+
+
 def _usable(context: Context, record: JailRecord) -> None:
     """Raises DataError or FilterError when the row could not work."""
     try:
-        jail = to_jail(record, context.host.port_number)
+        jail = to_jail(record, context.host.port_number, context.config.firewall_chains)
     except ValueError as error:
         raise DataError(f"{printable(record.name)}: {error}") from None
     if jail.kind is not Kind.BLACKLIST:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from difflib import get_close_matches
 
 from mcban.core import ladder
+from mcban.core.banaction import BanAction, parse_banaction
 from mcban.core.duration import FOREVER_DURATION, LONGEST
 from mcban.core.model import Group, Jail, Kind
 from mcban.core.ports import parse_ports
@@ -17,21 +18,20 @@ from mcban.service.context import Fault, JailBook
 from mcban.store.database import Transaction
 from mcban.store.jails import JailRecord
 
-# Each blocks the jail's ports through its list; the last two block every port. The original's names and fail2ban's.
-PORT_ACTIONS = {"mc-custom", "mc-ipset", "iptables-multiport", "nftables-multiport"}
-ALL_PORT_ACTIONS = {"iptables-allports", "nftables-allports"}
-
 PortNumber = Callable[[str], int]
 
 
-def read_book(records: Iterable[JailRecord], port_number: PortNumber) -> JailBook:
-    """The groups that the rows make. A row that cannot be used becomes a fault; the others go on."""
+def read_book(
+    records: Iterable[JailRecord], port_number: PortNumber, chains: Collection[str] | None = None
+) -> JailBook:
+    """The groups that the rows make. A row that cannot be used becomes a fault; the others go on. `chains` are those
+    of the settings, None when nothing is going to be enforced."""
     tiers: dict[str, list[Jail]] = defaultdict(list)
     blacklists: dict[str, Jail] = {}
     faults: list[Fault] = []
     for record in records:
         try:
-            jail = to_jail(record, port_number)
+            jail = to_jail(record, port_number, chains)
         except ValueError as error:
             faults.append(Fault(printable(record.name), str(error)))
             continue
@@ -60,7 +60,7 @@ def read_book(records: Iterable[JailRecord], port_number: PortNumber) -> JailBoo
     return JailBook(groups, tuple(faults))
 
 
-def to_jail(record: JailRecord, port_number: PortNumber) -> Jail:
+def to_jail(record: JailRecord, port_number: PortNumber, chains: Collection[str] | None = None) -> Jail:
     """A usable jail; raises ValueError with one clear line when the row cannot work."""
     group, kind, _ = ladder.split_name(record.name)
     fault = name_fault(record.name) or group_fault(group)
@@ -71,11 +71,10 @@ def to_jail(record: JailRecord, port_number: PortNumber) -> Jail:
         fault = _escalation_fault(record.name)
         if fault:
             raise ValueError(fault)
-    action = record.banaction.strip()
-    if action not in PORT_ACTIONS | ALL_PORT_ACTIONS:
-        known = ", ".join(sorted(PORT_ACTIONS | ALL_PORT_ACTIONS))
-        raise ValueError(f"banaction {printable(action)!r} is not known: use one of {known}")
-    ports = parse_ports("all" if action in ALL_PORT_ACTIONS else record.port, port_number)
+    action = _action(record, chains)
+    ports = parse_ports(
+        "all" if action.all_ports else record.port if action.ports is None else action.ports, port_number
+    )
     if kind is not Kind.BLACKLIST:
         _check_numbers(record)
     return Jail(
@@ -89,9 +88,23 @@ def to_jail(record: JailRecord, port_number: PortNumber) -> Jail:
         max_count=record.max_count,
         ports=ports,
         filter=record.filter.strip(),
-        banaction=action,
+        banaction=record.banaction.strip(),
         logpath=record.logpath,
+        drop=action.drop,
     )
+
+
+def _action(record: JailRecord, chains: Collection[str] | None) -> BanAction:
+    try:
+        action = parse_banaction(record.banaction)
+    except ValueError as error:
+        raise ValueError(printable(str(error), 400)) from None
+    if chains is not None and action.chain is not None and action.chain not in chains:
+        raise ValueError(
+            f"banaction {action.name}: the chain {printable(action.chain)!r} is not among the setting firewall.chains, "
+            f"which names {', '.join(chains)}"
+        )
+    return action
 
 
 def _escalation_fault(name: str) -> str | None:
@@ -130,6 +143,11 @@ def group_faults(group: Group) -> list[Fault]:
     if group.blacklist is None and name_fault(name) and any(tier.max_count > 0 for tier in group.tiers):
         faults.append(
             Fault(group.name, f"max_count wants the blacklist {name}, but {name_fault(name)}: nobody is blacklisted")
+        )
+    drops = {jail.drop: jail.name for jail in group.jails if jail.enabled and jail.drop is not None}
+    if len(drops) > 1:
+        faults.append(
+            Fault(group.name, f"the tiers disagree: {drops[True]} says blocktype DROP, {drops[False]} REJECT")
         )
     enabled = [tier for tier in group.tiers if tier.enabled]
     for column in ("filter", "logpath"):
@@ -170,7 +188,7 @@ def select_group(book: JailBook, name: str) -> Group:
     return book.groups[select(book, name)[0].group]
 
 
-def settle(transaction: Transaction, port_number: PortNumber) -> list[str]:
+def settle(transaction: Transaction, port_number: PortNumber, chains: Collection[str] | None = None) -> list[str]:
     """Bring the rows to what they imply: `escalate` becomes a ladder, `max_count` > 0 a blacklist jail.
 
     Returns what was done, one line each. Rows that cannot be used stay as they are, to be reported.
@@ -180,7 +198,7 @@ def settle(transaction: Transaction, port_number: PortNumber) -> list[str]:
     said: list[str] = []
     for record in records:
         try:
-            to_jail(record, port_number)
+            to_jail(record, port_number, chains)
         except ValueError:
             continue
         if record.escalate:

@@ -14,7 +14,7 @@ def take_over(context: Context) -> tuple[World, list[str]]:
     """The world after what plain SQL implies was done: ladders, blacklist jails, ends of bans; and what was done."""
 
     def work(transaction: Transaction) -> tuple[World, list[str]]:
-        said = settle(transaction, context.host.port_number)
+        said = settle(transaction, context.host.port_number, context.config.firewall_chains)
         world = load_world(context, transaction)
         return world, said + settle_bans(context, transaction, world)
 

@@ -18,7 +18,7 @@ from mcban.store.database import Transaction
 
 def load_world(context: Context, transaction: Transaction) -> World:
     """The world as this transaction sees it."""
-    book = read_book(transaction.jails.all(), context.host.port_number)
+    book = read_book(transaction.jails.all(), context.host.port_number, context.config.firewall_chains)
     rows = transaction.addresses.allowing()
     faults = [
         Fault(printable(row.ip), f"whitelisted in {printable(row.jail) or 'all jails'}, but is no address or host name")

@@ -197,6 +197,9 @@ def test_a_ladder_that_does_not_ascend_is_refused_unless_forced_and_then_reporte
         ("mc-exim", "port", "99999", DataError),
         ("mc-exim", "port", "", DataError),
         ("mc-exim", "banaction", "mail", DataError),
+        ("mc-exim", "banaction", "mc-custom[port=99999]", DataError),
+        ("mc-exim", "banaction", "mc-custom[chain=DOCKER-USER]", DataError),
+        ("mc-exim", "banaction", "mc-custom[blocktype=ACCEPT]", DataError),
         ("mc-exim", "filter", "no-such-filter", FilterError),
         ("mc-exim", "filter", "../../etc/passwd", FilterError),
         ("mc-exim", "logpath", "relative/path", DataError),
@@ -272,6 +275,10 @@ def test_escalate_beside_tiers_of_that_name_is_reported(context: Context) -> Non
         ({"port": "nosuchservice"}, "is no port"),
         ({"port": ""}, "no port is given"),
         ({"banaction": "sendmail-whois"}, "banaction 'sendmail-whois' is not known"),
+        ({"banaction": "iptables-multiport[actname=x]"}, "the parameter 'actname' is not known"),
+        ({"banaction": "iptables-multiport[port=nosuchservice]"}, "is no port"),
+        ({"banaction": "iptables-multiport[protocol=udp]"}, "protocol 'udp' cannot be had"),
+        ({"banaction": "iptables-multiport[chain=FORWARD]"}, "the chain 'FORWARD' is not among"),
         ({"name": "x" * 40}, "the name has 40 characters"),
         ({"name": "a;b"}, "a name begins with a letter"),
         ({"name": "a b"}, "a name begins with a letter"),
@@ -321,6 +328,37 @@ def test_a_number_that_is_text_is_a_fault_by_name(context: Context, column: str)
     execute(context, update)
     assert faults(context)["mc-ssh-1d"] == f"{column} 'five' is no whole number"
     assert len(fail(context, 5).bans) == 1
+
+
+def test_parameters_of_the_action_overrule_the_row(context: Context) -> None:
+    """Ports, and how packets are refused, as fail2ban writes them in brackets; the settings name the chains."""
+    insert(context, made(banaction='iptables-multiport[name=x, port="22, 2222", blocktype=DROP, chain=INPUT]'))
+    insert(context, made("open", banaction="iptables-allports[blocktype='REJECT --reject-with tcp-reset']"))
+    assert faults(context) == {}
+    jails = upkeep.take_over(context)[0].book.jails
+    assert [(str(jails[name].ports), jails[name].drop) for name in ("my-jail", "open", "mc-exim-1d")] == [
+        ("22,2222", True),
+        ("all", False),
+        ("25,465,587", None),
+    ]
+
+
+def test_a_chain_that_the_settings_name_may_be_named_by_a_jail(make_context: Callable[..., Context]) -> None:
+    """firewall.chains says where rules go; a jail's action may say the same, and nothing else."""
+    context = make_context(firewall_chains=("INPUT", "DOCKER-USER"))
+    alter(context, "mc-exim", "banaction", "iptables-multiport[chain=DOCKER-USER]")
+    with pytest.raises(DataError, match=r"'FORWARD' is not among .* INPUT, DOCKER-USER"):
+        alter(context, "mc-exim", "banaction", "iptables-multiport[chain=FORWARD]")
+
+
+def test_tiers_that_disagree_on_how_to_refuse_are_reported(context: Context) -> None:
+    """One says DROP, another REJECT: the group's rule can do only one of them. A disabled tier has no say."""
+    alter(context, "mc-exim-1d", "banaction", "mc-custom[blocktype=DROP]")
+    assert faults(context) == {}
+    alter(context, "mc-exim-bl", "banaction", "mc-custom[blocktype=REJECT]")
+    assert faults(context)["mc-exim"] == ("the tiers disagree: mc-exim-1d says blocktype DROP, mc-exim-bl REJECT")
+    enable(context, "mc-exim-1d", on=False)
+    assert faults(context) == {}
 
 
 def test_null_in_enabled_is_on(context: Context) -> None:
