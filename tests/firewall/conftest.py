@@ -12,6 +12,7 @@ from mcban.firewall.base import Firewall
 from mcban.firewall.ipset import IpsetFirewall
 from mcban.firewall.ipset_sets import Sets
 from mcban.firewall.memory import MemoryFirewall
+from mcban.firewall.nftables import NftablesFirewall
 from tests.netns import Host, one_host, require_netns
 
 VARIANTS = ("nft", "legacy")
@@ -61,7 +62,7 @@ def kernel(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         yield host
 
 
-@pytest.fixture(params=["memory", "ipset-nft", "ipset-legacy"])
+@pytest.fixture(params=["memory", "ipset-nft", "ipset-legacy", "nftables"])
 def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Every backend in turn: what makes one."""
     backend, _, variant = request.param.partition("-")
@@ -69,9 +70,10 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         yield lambda maxelem: MemoryFirewall(longest=IpsetFirewall.longest, maxelem=maxelem)
         return
     require_netns()
-    choose_iptables(variant, tmp_path, monkeypatch)
+    if backend == "ipset":
+        choose_iptables(variant, tmp_path, monkeypatch)
     with one_host() as host, host.entered():
-        yield IpsetFirewall
+        yield IpsetFirewall if backend == "ipset" else lambda maxelem: NftablesFirewall(most=maxelem)
 
 
 @pytest.fixture

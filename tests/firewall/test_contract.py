@@ -101,7 +101,7 @@ def test_a_ban_of_a_year_stands_with_the_longest_timeout_there_is(firewall: Fire
     wanted = Wanted({}, {"a": {"192.0.2.1": now() + 365 * DAY}})
     sync(firewall, wanted)
     end = firewall.read(["a"]).entries["a"]["192.0.2.1"]
-    assert abs(end - now() - firewall.longest) <= CLOCK_SLACK
+    assert abs(end - now() - min(365 * DAY, firewall.longest)) <= CLOCK_SLACK
     assert left(firewall, wanted).empty
 
 
