@@ -13,9 +13,10 @@ from mcban.service.upkeep import take_over
 
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 when kernel and SQL differ.")
+@click.option("--force", is_flag=True, help="Also when that lifts most of the bans in the kernel.")
 @json_option
 @click.pass_context
-def sync(ctx: click.Context, check: bool, as_json: bool) -> int:
+def sync(ctx: click.Context, check: bool, force: bool, as_json: bool) -> int:
     """Bring the kernel's lists and rules to what SQL says."""
     context = context_of(ctx)
     if not context.firewall.enforces:
@@ -26,11 +27,11 @@ def sync(ctx: click.Context, check: bool, as_json: bool) -> int:
         _tell(Plan(), as_json, note=note)
         return 0
     if check:
-        plan, _ = service.compare(context)
+        plan = service.compare(context).plan
         _tell(plan, as_json)
         return 0 if plan.empty else 1
     take_over(context)
-    outcome = service.sync(context)
+    outcome = service.sync(context, force=force)
     _tell(outcome.plan, as_json, applied=True, whole=not outcome.refusals)
     for refusal in outcome.refusals:
         click.echo(

@@ -54,6 +54,10 @@ class AllowList:
                     return allowance
         return None
 
+    def screen(self, jail: Jail) -> Screen:
+        """All allowances that apply to `jail`, for asking often."""
+        return Screen(to_network(allowance.entry) for allowance in self.allowances if _applies(allowance, jail))
+
     def touching(self, entry: str, jail: Jail, *, protected: bool = True) -> Allowance | None:
         """The allowance that shares an address with `entry` in `jail`: one that covers it, or that lies in it."""
         found = self.covering(entry, jail, protected=protected)
@@ -64,6 +68,24 @@ class AllowList:
             if _applies(allowance, jail) and (protected or not allowance.protected) and _shares(network, allowance):
                 return allowance
         return None
+
+
+class Screen:
+    """The allowances of one jail, for asking about many single addresses, packed as the network has them."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        shifts: dict[tuple[int, int], set[int]] = {}
+        for network in networks:
+            shift = network.max_prefixlen - network.prefixlen
+            shifts.setdefault((network.max_prefixlen // 8, shift), set()).add(int(network.network_address) >> shift)
+        self._shifts = {
+            size: [(shift, frozenset(held)) for (of, shift), held in shifts.items() if of == size] for size in (4, 16)
+        }
+
+    def allows(self, packed: bytes) -> bool:
+        """Whether some allowance covers the address."""
+        address = int.from_bytes(packed, "big")
+        return any(address >> shift in held for shift, held in self._shifts[len(packed)])
 
 
 def _shares(network: Network, allowance: Allowance) -> bool:

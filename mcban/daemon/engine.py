@@ -19,12 +19,13 @@ from mcban.core.model import FOREVER, Ban, Hit, Position
 from mcban.core.plan import Plan
 from mcban.daemon.presence import Presence
 from mcban.daemon.signals import Signals, tell_systemd
-from mcban.errors import FirewallError, McbanError
+from mcban.errors import FirewallError, McbanError, RefusedError
 from mcban.firewall.base import IncompleteError, Refusal
 from mcban.logs import Follower, LogState
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed
 from mcban.service.context import Context, Fault, World
+from mcban.service.drift import DriftWatch
 from mcban.service.record import record
 from mcban.service.sources import Intake, find_sources
 from mcban.service.sync import Outcome, enforce, sync
@@ -65,6 +66,7 @@ class Engine:
         self._context, self._presence = context, presence
         self._started = context.now
         self._pending = Pending()
+        self._drift = DriftWatch()
         self._refusals: tuple[Refusal, ...] = ()
         self._troubles: dict[str, str] = {}
         self._faults: list[Fault] = []
@@ -87,7 +89,10 @@ class Engine:
         self._world, said = upkeep.take_over(context)
         self._say(said)
         upkeep.expire(context)
-        self._mend(first=True)
+        try:
+            self._mend(first=True)
+        except RefusedError as error:
+            log.error("%s", error)  # the bans of the kernel stand; said again until somebody decides
         self._find_sources()
         positions = context.database.read(lambda t: t.positions.all(context.config.node))
         from_end = context.config.read_new_logs == "end"
@@ -229,14 +234,16 @@ class Engine:
         self._note(enforce(self._context, self._world, here, gone))
 
     def _tend(self) -> None:
-        """End bans, mend the kernel, say how things are."""
+        """End bans, mend the kernel if it drifted, say how things are."""
         upkeep.expire(self._context)
-        self._mend()
+        if self._drift.drifted(self._context, time.monotonic()):
+            self._mend()
         self._publish()
 
     def _purge(self) -> None:
         world, self._world = self._world, upkeep.take_over(self._context)[0]
         if self._world != world:
+            self._drift.doubt()
             self._find_sources()
             self._follower.set_patterns(self._intake.patterns)
         upkeep.announce(self._context)
@@ -254,7 +261,9 @@ class Engine:
         self._publish()
 
     def _mend(self, *, first: bool = False) -> None:
+        self._drift.doubt()
         outcome = sync(self._context)
+        self._drift.synced(self._context, outcome, time.monotonic())
         if not first:
             for line in outcome.missing:
                 log.warning("mended: %s", line)
@@ -264,6 +273,8 @@ class Engine:
         self._note(outcome)
 
     def _note(self, outcome: Outcome) -> None:
+        if outcome.refusals:
+            self._drift.doubt()
         for refusal in outcome.refusals:
             if refusal not in self._refusals:
                 log.error("not enforced: %s in %s: %s", refusal.entry, refusal.jail, refusal.why)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mcban.config import parse_allowed
 from mcban.core.address import covers, parse_network, to_network
 from mcban.core.allowlist import EVERYWHERE
-from mcban.core.model import Kind
+from mcban.core.model import Jail, Kind
 from mcban.errors import RefusedError, UsageError, printable
 from mcban.service.bans import BY_HAND, Report
 from mcban.service.context import Context
@@ -37,45 +37,54 @@ def allow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
     """Allow `entries` in the jail or group `name`, or everywhere, and lift the bans that they cover there."""
     context.firewall.read(())
 
-    def work(transaction: Transaction) -> list[str]:
+    def work(transaction: Transaction) -> tuple[list[str], list[str]]:
         world = load_world(context, transaction)
         jails = {jail.name: jail for jail in select(world.book, name)}
         if name in world.book.groups:
             jails = {jail.name: jail for jail in world.book.groups[name].jails}
-        scope = name or EVERYWHERE
-        said = []
-        for entry in entries:
-            rows = transaction.addresses.get([entry], [scope])
-            row = rows[0] if rows else AddressRecord(entry, scope, last_hit=context.now)
-            if row.whitelisted:
-                said.append(f"{entry} is allowed {_where(name)} already")
-            else:
-                row.whitelisted, row.host = True, context.config.node
-                transaction.addresses.save([row])
-                transaction.events.add([_event(context, "allow", entry, scope)])
-                said.append(f"{entry} allowed {_where(name)}")
-            if not row.whitelisted or entry_of(row) or context.host.lookup(entry):
-                continue
-            said.append(f"{entry} has no address at the moment: it is looked up again once a minute")
-        covered = [parse_network(e) for entry in entries for e in _addresses(context, entry)]
-        networks = [to_network(entry) for entry in covered]
-        for ban in transaction.addresses.in_force(context.now, list(jails)):
-            banned = entry_of(ban)
-            if banned is None or not any(covers(network, to_network(banned)) for network in networks):
-                continue
-            ban.until = min(end_of(ban, jails[ban.jail], context.now), context.now)
-            ban.active, ban.blacklisted, ban.forced = False, False, False
-            ban.lifted_after = transaction.hits.last_number()
-            transaction.addresses.save([ban])
-            if jails[ban.jail].kind is Kind.BLACKLIST:
-                transaction.hits.forget([banned], jails[ban.jail].group)  # or the next one would lead there again
-            transaction.events.add([_event(context, "lift", banned, ban.jail)])
-            said.append(f"{banned} lifted in {ban.jail}")
-        return said
+        said = [line for entry in entries for line in _allow(context, transaction, name, entry)]
+        return said, _lift_covered(context, transaction, jails, entries)
 
-    said = context.database.write(work)
-    sync(context)
-    return Report(tuple(said))
+    said, lifted = context.database.write(work)
+    sync(context, explained=len(lifted))
+    return Report((*said, *lifted))
+
+
+def _allow(context: Context, transaction: Transaction, name: str | None, entry: str) -> list[str]:
+    scope = name or EVERYWHERE
+    rows = transaction.addresses.get([entry], [scope])
+    row = rows[0] if rows else AddressRecord(entry, scope, last_hit=context.now)
+    if row.whitelisted:
+        said = [f"{entry} is allowed {_where(name)} already"]
+    else:
+        row.whitelisted, row.host = True, context.config.node
+        transaction.addresses.save([row])
+        transaction.events.add([_event(context, "allow", entry, scope)])
+        said = [f"{entry} allowed {_where(name)}"]
+    if entry_of(row) is None and not context.host.lookup(entry):
+        said.append(f"{entry} has no address at the moment: it is looked up again once a minute")
+    return said
+
+
+def _lift_covered(
+    context: Context, transaction: Transaction, jails: Mapping[str, Jail], entries: Sequence[str]
+) -> list[str]:
+    """End the bans in `jails` that `entries` cover; returns what was done, one line each."""
+    networks = [to_network(parse_network(e)) for entry in entries for e in _addresses(context, entry)]
+    said = []
+    for ban in transaction.addresses.in_force(context.now, list(jails)):
+        banned, jail = entry_of(ban), jails[ban.jail]
+        if banned is None or not any(covers(network, to_network(banned)) for network in networks):
+            continue
+        ban.until = min(end_of(ban, jail, context.now), context.now)
+        ban.active, ban.blacklisted, ban.forced = False, False, False
+        ban.lifted_after = transaction.hits.last_number()
+        transaction.addresses.save([ban])
+        if jail.kind is Kind.BLACKLIST:
+            transaction.hits.forget([banned], jail.group)  # or the next one would lead there again
+        transaction.events.add([_event(context, "lift", banned, ban.jail)])
+        said.append(f"{banned} lifted in {ban.jail}")
+    return said
 
 
 def disallow(context: Context, name: str | None, entries: Sequence[str]) -> Report:

@@ -134,7 +134,7 @@ def remove(context: Context, name: str, *, yes: bool) -> Report:
         said = [f"{jail} removed" for jail in names] + _stop_promotion(transaction, names)
         return said + ([f"{len(bans)} bans lifted"] if bans else [])
 
-    return _carry_out(context, work)
+    return _carry_out(context, work, lifts=True)
 
 
 def _to_remove(transaction: Transaction, world: World, name: str) -> list[str]:
@@ -259,11 +259,12 @@ def _show(option: str, value: Any) -> str:
     return printable(str(value))
 
 
-def _carry_out(context: Context, work: Work) -> Report:
-    """Ask the kernel whether it would listen, change SQL, then bring the kernel to it if it holds anything of ours."""
+def _carry_out(context: Context, work: Work, *, lifts: bool = False) -> Report:
+    """Ask the kernel whether it would listen, change SQL, then bring the kernel to it if it holds anything of ours.
+    `lifts`: that bans are lifted is what was asked for."""
     before = context.firewall.read(())
     said = context.database.write(lambda t: work(t, load_world(context, t)))
     if before.rules:
-        outcome = sync(context)
+        outcome = sync(context, force=lifts)
         return Report(tuple(said), tuple(f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in outcome.refusals))
     return Report(tuple(said))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from mcban.core.address import parse_network
+from mcban.core.address import pack, parse_network
 from mcban.core.duration import FOREVER_DURATION
 from mcban.core.ladder import split_name
 from mcban.core.model import FOREVER, Group, Jail
 from mcban.core.plan import Actual, Plan, Rule, Wanted, plan
 from mcban.core.ports import join_ports
+from mcban.errors import RefusedError
 from mcban.firewall.base import Refusal
 from mcban.service.context import Context, World
 from mcban.service.world import load_world
@@ -25,6 +27,7 @@ class Outcome:
     plan: Plan
     missing: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    aim: Aim | None = None
 
 
 def end_of(record: AddressRecord, jail: Jail, now: int) -> int:
@@ -73,39 +76,95 @@ def entry_of(record: AddressRecord) -> str | None:
     return None if entry.endswith("/0") else entry
 
 
-def wanted(context: Context, transaction: Transaction, world: World, names: Collection[str] | None) -> Wanted:
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What the kernel should hold, and by jail how many of the bans that SQL has running stay out of it."""
+
+    wanted: Wanted
+    aside: dict[str, int]
+
+
+def aim_of(context: Context, transaction: Transaction, world: World, names: Collection[str] | None) -> Aim:
     """What the kernel should hold, by SQL, of the groups `names` or of all."""
     now = context.now
     groups = _groups(world.book.groups, names)
-    entries: dict[str, dict[str, int]] = {jail.name: {} for group in groups for jail in group.jails if jail.enabled}
-    for record in transaction.addresses.in_force(now, None if names is None else entries):
-        jail, entry = world.book.jails.get(record.jail), entry_of(record)
-        if jail is None or entry is None or record.jail not in entries or held_back(world, record, jail):
-            continue
-        end = end_of(record, jail, now)
-        if end > now:
-            entries[record.jail][entry] = end
-    return Wanted(wanted_rules(context, groups), entries)
+    enabled = {jail.name: jail for group in groups for jail in group.jails if jail.enabled}
+    entries: dict[str, dict[str, int]] = {name: {} for name in enabled}
+    screens = {name: world.allow.screen(jail) for name, jail in enabled.items()}
+    seen: Counter[str] = Counter()
+    slow: set[str] = set()
+    for ip, name, end, special in transaction.addresses.running(now, enabled):
+        seen[name] += 1
+        packed = pack(ip)
+        if packed is None or end is None or special:
+            slow.add(ip)
+        elif not screens[name].allows(packed):
+            entries[name][ip] = end
+    unsettled = [row for row in transaction.addresses.unsettled(now) if row.jail in enabled]
+    for row in [*transaction.addresses.get(slow, enabled), *unsettled]:
+        jail, entry, end = enabled[row.jail], entry_of(row), end_of(row, enabled[row.jail], now)
+        if row.active and entry is not None and end > now and held_back(world, row, jail) is None:
+            entries[row.jail][entry] = end
+    aside = {name: seen[name] - len(entries[name]) for name in enabled}
+    return Aim(Wanted(wanted_rules(context, groups), entries), aside)
 
 
-def compare(context: Context, names: Collection[str] | None = None) -> tuple[Plan, Actual]:
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the kernel has and should have, and the plan between them."""
+
+    plan: Plan
+    actual: Actual
+    aim: Aim
+    world: World
+
+    def lost(self) -> int:
+        """How many entries the plan lifts because SQL does not know them: neither a disabled jail nor an allowance
+        explains them."""
+        gone = sum(len(self.actual.entries[jail]) for jail in self.plan.drop if jail not in self.world.book.jails)
+        lifted = (max(0, len(some) - self.aim.aside[jail]) for jail, some in self.plan.remove.items())
+        return gone + sum(lifted)
+
+
+def compare(context: Context, names: Collection[str] | None = None) -> Comparison:
     """The plan that would bring the kernel to SQL, for the groups `names` or for all; changes nothing.
 
     The kernel is read first, then SQL: a ban that lands in between is never taken for a stray.
     """
     book = context.database.read(lambda t: load_world(context, t)).book
     actual = context.firewall.read([jail.name for group in _groups(book.groups, names) for jail in group.jails])
-    aim = context.database.read(lambda t: wanted(context, t, load_world(context, t), names))
+
+    def work(transaction: Transaction) -> tuple[World, Aim]:
+        world = load_world(context, transaction)
+        return world, aim_of(context, transaction, world, names)
+
+    world, aim = context.database.read(work)
     if names is not None:
-        actual = _only(actual, names, aim)
-    return plan(aim, actual, context.now, context.firewall.longest), actual
+        actual = _only(actual, names, aim.wanted)
+    return Comparison(plan(aim.wanted, actual, context.now, context.firewall.longest), actual, aim, world)
 
 
-def sync(context: Context, names: Collection[str] | None = None) -> Outcome:
-    """Bring the kernel to SQL, for the groups `names` or for all. Raises NoPermissionError, FirewallError."""
-    todo, actual = compare(context, names)
-    refusals = () if todo.empty else tuple(context.firewall.apply(todo, context.now))
-    return Outcome(todo, actual.missing, refusals)
+MANY = 100
+"""Entries from which on lifting more than half of them at once wants an explanation."""
+
+
+def sync(context: Context, names: Collection[str] | None = None, *, explained: int = 0, force: bool = False) -> Outcome:
+    """Bring the kernel to SQL, for the groups `names` or for all.
+
+    `explained` are the bans that the caller has just ended in SQL. Raises RefusedError, with nothing changed, when
+    otherwise more than half of over MANY entries would be lifted and it is not forced: that is what a database that
+    came back empty looks like. Raises NoPermissionError, FirewallError.
+    """
+    found = compare(context, names)
+    held = sum(len(entries) for entries in found.actual.entries.values())
+    lost = found.lost() - explained
+    if held > MANY and lost * 2 > held and not force:
+        raise RefusedError(
+            f"SQL no longer has {lost} of the {held} bans in the kernel: is this the right database, and whole? "
+            "They stay in force; mcban sync --force lifts them"
+        )
+    refusals = () if found.plan.empty else tuple(context.firewall.apply(found.plan, context.now))
+    return Outcome(found.plan, found.actual.missing, refusals, found.aim)
 
 
 def enforce(

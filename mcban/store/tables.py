@@ -149,7 +149,7 @@ class IpRow(Base):
     __tablename__ = "fail2ban_ips"
     __table_args__ = (
         UniqueConstraint("ip", "jail"),
-        Index(None, "jail", "active"),
+        Index(None, "jail", "active", "until"),
         Index(None, "active", "until"),
         Index(None, "whitelisted"),
         _MYSQL,

@@ -56,7 +56,7 @@ def create_original_tables() -> None:
         sa.UniqueConstraint("ip", "jail", name=op.f("uq_fail2ban_ips_ip_jail")),
         **MYSQL,
     )
-    op.create_index(op.f("ix_fail2ban_ips_jail_active"), "fail2ban_ips", ["jail", "active"])
+    op.create_index(op.f("ix_fail2ban_ips_jail_active_until"), "fail2ban_ips", ["jail", "active", "until"])
     op.create_index(op.f("ix_fail2ban_ips_active_until"), "fail2ban_ips", ["active", "until"])
     op.create_index(op.f("ix_fail2ban_ips_whitelisted"), "fail2ban_ips", ["whitelisted"])
     op.create_table(

@@ -133,7 +133,7 @@ class Life:
         running = sorted(name for name in JAILS if self.model.of(name).until > now)
         assert in_force(self.context) == running
         upkeep.expire(self.context)
-        assert not compare(self.context)[0].add
+        assert not compare(self.context).plan.add
         views = {view.jail: view for view in show(self.context, IP).jails}
         for tier in SMALL.tiers:
             if tier.name in views and self.model.of("g-bl").until <= now:
