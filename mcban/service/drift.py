@@ -28,7 +28,7 @@ class DriftWatch:
         """Remember a full sync; one that left something undone is to be followed by another. `now` is any clock's."""
         self._aim = None if outcome.refusals else outcome.aim
         self._read_all_at = now + READ_ALL_EVERY
-        self._protected = context.host.protected()
+        self._protected = dict(context.host.protected())
 
     def doubt(self) -> None:
         """Have everything read next time: something changed that may reach far."""

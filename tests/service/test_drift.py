@@ -1,0 +1,147 @@
+"""Drift between SQL and kernel: found by counting, mended in full, and a lost database never lifts everybody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mcban.core.model import FOREVER
+from mcban.errors import RefusedError
+from mcban.firewall.memory import MemoryFirewall
+from mcban.service import allow, bans
+from mcban.service.context import Context
+from mcban.service.drift import READ_ALL_EVERY, DriftWatch
+from mcban.service.sync import MANY, compare, enforce, sync
+from mcban.store.addresses import AddressRecord
+from tests.conftest import Machine, MakeContext
+from tests.service.desk import NOON, execute, fail
+
+
+def firewall_of(context: Context) -> MemoryFirewall:
+    """The memory that stands for the kernel."""
+    assert isinstance(context.firewall, MemoryFirewall)
+    return context.firewall
+
+
+def fill(context: Context, number: int) -> list[str]:
+    """`number` bans that run for ever, in SQL and in the kernel."""
+    ips = [f"198.51.{n // 250}.{n % 250 + 1}" for n in range(number)]
+    rows = [AddressRecord(ip, "mc-exim-1y", 1, True, since=NOON, until=FOREVER) for ip in ips]
+    context.database.write(lambda t: t.addresses.save(rows))
+    sync(context)
+    return ips
+
+
+def watch_of(context: Context) -> DriftWatch:
+    """A watch after a full sync."""
+    watch = DriftWatch()
+    watch.synced(context, sync(context), 0.0)
+    return watch
+
+
+def test_nothing_has_drifted_while_bans_come_and_go_in_order(context: Context, machine: Machine) -> None:
+    """Bans that are enforced as they are recorded, and bans that end by their time, are no drift."""
+    fill(context, 20)
+    watch = watch_of(context)
+    assert not watch.drifted(context, 1.0)
+    fail(context, 20)
+    assert not watch.drifted(context, 1.0)
+    machine.now += 86_400 + 60  # the one of 1d is over; a real kernel has dropped it by itself
+    firewall_of(context).entries["mc-exim-1d"].clear()
+    assert not watch.drifted(context, 1.0)
+
+
+@pytest.mark.parametrize("what", ["lost", "stray", "by SQL", "set gone"])
+def test_a_single_entry_too_few_or_too_many_is_found(context: Context, what: str) -> None:
+    """One entry deleted or added by somebody, one ban made by plain SQL, or a whole set gone calls for a full look."""
+    [ip, *_] = fill(context, 20)
+    watch = watch_of(context)
+    entries = firewall_of(context).entries
+    if what == "lost":
+        del entries["mc-exim-1y"][ip]
+    elif what == "stray":
+        entries["mc-ssh-1d"]["203.0.113.200"] = FOREVER
+    elif what == "by SQL":
+        execute(
+            context,
+            "INSERT INTO fail2ban_ips (ip, count, active, jail, host, until) "
+            "VALUES ('203.0.113.9', 1, 1, 'mc-exim-1y', 'x', '2030-01-01 00:00:00')",
+        )
+    else:
+        del entries["mc-exim-1y"]
+    assert watch.drifted(context, 1.0)
+    watch.synced(context, sync(context), 1.0)
+    assert not watch.drifted(context, 1.0)
+    assert compare(context).plan.empty
+
+
+def test_bans_that_stay_out_of_the_kernel_are_no_drift(make_context: MakeContext) -> None:
+    """What an allowance holds back is counted apart, and so are odd spellings."""
+    context = make_context(ignoreip=("198.51.0.0/28",))
+    fill(context, 40)
+    execute(context, "UPDATE fail2ban_ips SET ip = ' 198.51.0.30 ' WHERE ip = '198.51.0.30'")
+    watch = watch_of(context)
+    assert not watch.drifted(context, 1.0)
+    assert len(firewall_of(context).entries["mc-exim-1y"]) == 40 - 15
+
+
+def test_everything_is_read_once_in_a_while_and_when_the_host_changes(context: Context, machine: Machine) -> None:
+    """After ten minutes, or when this host has another address, a full look is due."""
+    watch = watch_of(context)
+    assert not watch.drifted(context, READ_ALL_EVERY - 1)
+    assert watch.drifted(context, READ_ALL_EVERY)
+    machine.protected["203.0.113.1"] = "an address of this host"
+    assert watch.drifted(context, 1.0)
+
+
+@pytest.mark.parametrize("lost", ["DELETE FROM fail2ban_ips", "UPDATE fail2ban_ips SET active = 0"])
+def test_a_database_that_came_back_empty_lifts_nobody(context: Context, lost: str) -> None:
+    """When SQL has lost more than half of over 100 bans they stand in the kernel until sync is forced."""
+    ips = fill(context, MANY + 20)
+    execute(context, lost)
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=r"--force"):
+            sync(context)
+        assert len(firewall_of(context).entries["mc-exim-1y"]) == len(ips)
+    sync(context, force=True)
+    assert not firewall_of(context).entries["mc-exim-1y"]
+
+
+def test_lost_jails_count_like_lost_bans(context: Context) -> None:
+    """An empty table of jails lifts nobody either; a disabled jail does what was asked for."""
+    fill(context, MANY + 20)
+    execute(context, "UPDATE fail2ban_jail SET enabled = 0 WHERE name = 'mc-exim-1y'")
+    sync(context)
+    execute(context, "UPDATE fail2ban_jail SET enabled = 1 WHERE name = 'mc-exim-1y'")
+    sync(context)
+    execute(context, "DELETE FROM fail2ban_jail")
+    with pytest.raises(RefusedError):
+        sync(context)
+
+
+def test_lifting_many_by_hand_is_what_was_asked_for(context: Context, make_context: MakeContext) -> None:
+    """unban, whitelist add and an ignoreip that cover most bans lift them without being forced."""
+    ips = fill(context, MANY + 20)
+    bans.unban(context, "mc-exim", ips[:70])
+    allow.allow(context, None, ["198.51.0.0/16"])
+    assert not firewall_of(context).entries["mc-exim-1y"]
+    other = make_context(ignoreip=("198.52.0.0/16",))
+    rows: list[Any] = [
+        AddressRecord(f"198.52.0.{n}", "mc-exim-1y", 1, True, since=NOON, until=FOREVER) for n in range(150)
+    ]
+    other.database.write(lambda t: t.addresses.save(rows))
+    firewall_of(other).entries["mc-exim-1y"] = {row.ip: FOREVER for row in rows}
+    sync(other)
+    assert not firewall_of(other).entries["mc-exim-1y"]
+
+
+def test_single_changes_are_enforced_without_a_full_look(context: Context) -> None:
+    """`enforce` puts in what runs, and takes out what does not, whether it was there or not."""
+    fill(context, 3)
+    world = sync(context).aim and compare(context).world
+    assert world is not None
+    gone = [("198.51.0.1", "mc-exim-1y"), ("198.51.0.200", "mc-exim-1y")]
+    enforce(context, world, [AddressRecord("203.0.113.5", "mc-ssh-1d", 1, True, until=FOREVER)], gone)
+    assert set(firewall_of(context).entries["mc-exim-1y"]) == {"198.51.0.2", "198.51.0.3"}
+    assert set(firewall_of(context).entries["mc-ssh-1d"]) == {"203.0.113.5"}
