@@ -46,6 +46,7 @@ def _document(line: JailLine, seen: Overview) -> dict[str, object]:
         "findtime": j.findtime,
         "bantime": j.bantime,
         "max_count": j.max_count,
+        "v6_prefix": j.v6_prefix,
         "port": str(j.ports),
         "filter": j.filter,
         "banaction": j.banaction,
@@ -127,6 +128,13 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
     help="Bans after which the next is for ever; 0 for none.",
 )
 @click.option("--banaction", default="mc-custom", show_default=True, help="mc-custom, or iptables-allports.")
+@click.option(
+    "--v6-prefix",
+    type=click.IntRange(32, 128),
+    default=128,
+    show_default=True,
+    help="Count and ban IPv6 attackers by networks of this length; 64 is what one customer has.",
+)
 @click.option("--escalate", is_flag=True, help="Make the four tiers of a ladder, with maxretry hits for a day.")
 @click.option("--disabled", is_flag=True, help="Make it, but do not enable it.")
 @force_option
@@ -142,6 +150,7 @@ def add(
     bantime: str,
     max_count: int,
     banaction: str,
+    v6_prefix: int,
     escalate: bool,
     disabled: bool,
     force: bool,
@@ -152,7 +161,17 @@ def add(
     except ValueError as error:
         raise UsageError(str(error)) from None
     record = JailRecord(
-        name, not disabled, maxretry, *times, port, filter_, banaction, logpath, max_count, escalate=escalate
+        name,
+        not disabled,
+        maxretry,
+        *times,
+        port,
+        filter_,
+        banaction,
+        logpath,
+        max_count,
+        escalate=escalate,
+        v6_prefix=v6_prefix,
     )
     return finish(jail_changes.add(context_of(ctx), record, force=force))
 

@@ -6,10 +6,13 @@ no more hits than the highest tier can ask for, so that memory is bounded by add
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from mcban.core.address import is_ipv6, overlaps, parse_network, to_network
+from mcban.core.allowlist import AllowList
 from mcban.core.duration import format_duration
 from mcban.core.model import FOREVER, Ban, Group, Hit, Jail
 
@@ -68,6 +71,52 @@ Allowed = Callable[[Jail], bool]
 def nobody(_: Jail) -> bool:
     """Allows nowhere."""
     return False
+
+
+_MANY_OWNERS = tuple(
+    to_network(entry)
+    for entry in (
+        "::/64",  # loopback, and IPv4 addresses in the IPv6 form
+        "64:ff9b::/96",  # all of IPv4 behind a translator
+        "64:ff9b:1::/48",  # the same, by local choice
+        "2001::/32",  # Teredo: a network is a relay, with all who use it
+        "fe80::/10",  # everybody on the wire
+    )
+)
+"""IPv6 networks in which one /64 is not one customer: there every address counts by itself."""
+
+
+def network_of(group: Group, entry: str) -> str | None:
+    """The IPv6 network by which `group` counts the address or network; None where it counts single addresses."""
+    length = group.v6_prefix
+    if length >= 128 or not is_ipv6(entry) or to_network(entry).prefixlen <= length:
+        return None
+    network = parse_network(f"{entry.partition('/')[0]}/{length}")
+    if any(overlaps(to_network(network), shared) for shared in _MANY_OWNERS):
+        return None
+    return network
+
+
+def counted_for(group: Group, ip: str, allow: AllowList) -> str:
+    """Whom a hit of `ip` is counted for: the address, or by the group's setting the IPv6 network that it lies in. In
+    a network that holds somebody allowed, each is counted for himself."""
+    network = network_of(group, ip)
+    if network is None or any(allow.touching(network, jail) for jail in group.jails):
+        return ip
+    return network
+
+
+def seen_from(ban: Ban, ip: str) -> Ban:
+    """The ban, its reason naming the address of the hit that led to it where a network is banned."""
+    return ban if ban.ip == ip else replace(ban, reason=f"{ban.reason}, the last from {ip}")
+
+
+_COUNTED = re.compile(r"\d+ hits within ")
+
+
+def was_counted(reason: str | None) -> bool:
+    """Whether a ban's reason says that hits led to it, not somebody's hand."""
+    return _COUNTED.match(reason or "") is not None
 
 
 def judge(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed = nobody) -> Verdict:

@@ -56,6 +56,8 @@ class Jail:
     logpath: str
     drop: bool | None = None
     """Whether packets are dropped or rejected; None leaves that to the settings."""
+    v6_prefix: int = 128
+    """The length of the networks by which IPv6 attackers are counted and banned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,12 @@ class Group:
     def jails(self) -> tuple[Jail, ...]:
         """The tiers, and the blacklist jail after them."""
         return self.tiers if self.blacklist is None else (*self.tiers, self.blacklist)
+
+    @property
+    def v6_prefix(self) -> int:
+        """The length of the networks by which IPv6 attackers are counted and banned: the lowest enabled tier's."""
+        tier = next((tier for tier in self.tiers if tier.enabled), None) or next(iter(self.tiers), None)
+        return 128 if tier is None else tier.v6_prefix
 
     @property
     def most_hits(self) -> int:

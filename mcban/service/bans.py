@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mcban.core.address import covers, parse_network, to_network
 from mcban.core.duration import FOREVER_DURATION, about
-from mcban.core.escalation import promotion
+from mcban.core.escalation import network_of, promotion, was_counted
 from mcban.core.model import FOREVER, Jail, Kind
 from mcban.errors import RefusedError, UsageError, printable
 from mcban.service.context import Context, World
@@ -67,7 +68,8 @@ def ban(context: Context, name: str, entries: Sequence[str], duration: int | Non
 
 def unban(context: Context, name: str | None, entries: Sequence[str]) -> Report:
     """Take the bans of `entries` out of SQL and kernel, in the jails that `name` means and the blacklist of a group,
-    or everywhere; and forget the hits there. `count` stays. Raises UsageError for an unknown jail."""
+    or everywhere; and forget the hits there. `count` stays. A network that hits of an address in it led to is let in
+    with the address. Raises UsageError for an unknown jail."""
 
     def work(transaction: Transaction) -> _Desk:
         desk = _Desk(context, transaction, name)
@@ -75,7 +77,10 @@ def unban(context: Context, name: str | None, entries: Sequence[str]) -> Report:
         if name in desk.world.book.groups:
             jails = list(desk.world.book.groups[name].jails)
         for entry in entries:
-            desk.lift(entry, jails)
+            before = len(desk.done)
+            for network, counting in desk.counted_networks(entry, jails).items():
+                desk.lift(network, counting, quiet=True)
+            desk.lift(entry, jails, quiet=len(desk.done) > before)
             desk.note_covering_networks(entry, jails)
         return desk
 
@@ -105,7 +110,11 @@ def blacklist_remove(context: Context, name: str, entries: Sequence[str]) -> Rep
         desk = _Desk(context, transaction, name)
         blacklist = desk.blacklist()
         for entry in entries:
-            desk.lift(entry, [blacklist])
+            before = len(desk.done)
+            for network, counting in desk.counted_networks(entry, [blacklist]).items():
+                desk.lift(network, counting, quiet=True)
+                desk.clear_counts(network)
+            desk.lift(entry, [blacklist], quiet=len(desk.done) > before)
             desk.clear_counts(entry)
         return desk
 
@@ -210,8 +219,32 @@ class _Desk:
     def _ends(now: int, duration: int) -> int:
         return FOREVER if duration == FOREVER_DURATION else now + duration
 
-    def lift(self, entry: str, jails: Sequence[Jail]) -> None:
-        """End the bans of `entry` in `jails` and forget its hits there."""
+    def counted_networks(self, entry: str, jails: Sequence[Jail]) -> dict[str, list[Jail]]:
+        """By network that holds `entry`, those of `jails` that count it as one attacker, or banned it as one, and in
+        which nobody banned it by hand."""
+        found: dict[str, dict[str, Jail]] = defaultdict(dict)
+        for jail in jails:
+            network = network_of(self.world.book.groups[jail.group], entry)
+            if network is not None:
+                found[network][jail.name] = jail
+        known = {jail.name: jail for jail in jails}
+        for wider, row in self._covering(entry, jails):
+            if was_counted(row.reason):
+                found[wider][row.jail] = known[row.jail]
+            else:
+                found[wider].pop(row.jail, None)
+        return {network: list(some.values()) for network, some in found.items() if some}
+
+    def _covering(self, entry: str, jails: Sequence[Jail]) -> Iterator[tuple[str, AddressRecord]]:
+        """The bans in `jails` of networks wider than `entry` that hold it."""
+        network, names = to_network(entry), {jail.name for jail in jails}
+        for row in self.transaction.addresses.networks():
+            wider = entry_of(row)
+            if wider and wider != entry and row.jail in names and covers(to_network(wider), network):
+                yield wider, row
+
+    def lift(self, entry: str, jails: Sequence[Jail], *, quiet: bool = False) -> None:
+        """End the bans of `entry` in `jails` and forget its hits there; `quiet` says nothing when there is none."""
         now = self.context.now
         rows = {row.jail: row for row in self.transaction.addresses.get([entry], [jail.name for jail in jails])}
         banned = [jail for jail in jails if jail.name in rows and rows[jail.name].active]
@@ -225,7 +258,7 @@ class _Desk:
             self.done.append(f"{entry} lifted in {jail.name}")
             self.lifted += 1
         self._forget(entry, jails, rows, [jail.name for jail in banned])
-        if not banned:
+        if not banned and not quiet:
             self.done.append(f"{entry} is not banned {f'in {self.name}' if self.name else 'anywhere'}")
 
     def _forget(self, entry: str, jails: Sequence[Jail], rows: dict[str, AddressRecord], lifted: Sequence[str]) -> None:
@@ -258,13 +291,10 @@ class _Desk:
 
     def note_covering_networks(self, entry: str, jails: Sequence[Jail]) -> None:
         """Say so when a ban of a wider network still refuses `entry`."""
-        network, names = to_network(entry), {jail.name for jail in jails}
-        for row in self.transaction.addresses.networks():
-            wider = entry_of(row)
-            if wider and wider != entry and row.jail in names and covers(to_network(wider), network):
-                self.failed.append(
-                    f"{entry} is still refused by the ban of {wider} in {row.jail}: unban that, or whitelist {entry}"
-                )
+        for wider, row in self._covering(entry, jails):
+            self.failed.append(
+                f"{entry} is still refused by the ban of {wider} in {row.jail}: unban that, or whitelist {entry}"
+            )
 
 
 def until(end: int | None, now: int) -> str:

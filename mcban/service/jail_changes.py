@@ -20,7 +20,7 @@ from mcban.store.database import Transaction
 from mcban.store.events import Event
 from mcban.store.jails import JailRecord
 
-NUMBERS = ("maxretry", "findtime", "bantime", "max_count")
+NUMBERS = ("maxretry", "findtime", "bantime", "max_count", "v6_prefix")
 TEXTS = ("port", "filter", "banaction", "logpath")
 LADDER_COLUMNS = ("maxretry", "findtime", "bantime")
 OPTIONS = (*NUMBERS, *TEXTS)
@@ -68,7 +68,7 @@ def change(context: Context, name: str, option: str, value: str, *, force: bool)
         if jails[0].kind is Kind.BLACKLIST and option in NUMBERS:
             raise UsageError(f"{name} is a blacklist: it counts no hits and holds for ever; {option} is of the tiers")
         group = world.book.groups[jails[0].group]
-        if name in world.book.groups and option in (*TEXTS, "max_count") and group.blacklist:
+        if name in world.book.groups and option in (*TEXTS, "max_count", "v6_prefix") and group.blacklist:
             jails.append(group.blacklist)
         steps: dict[str, dict[str, Any]] = {jail.name: {option: new} for jail in jails}
         if name in world.book.groups and option == "maxretry" and jails[0].kind is Kind.TIER:

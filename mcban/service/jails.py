@@ -91,6 +91,7 @@ def to_jail(record: JailRecord, port_number: PortNumber, chains: Collection[str]
         banaction=record.banaction.strip(),
         logpath=record.logpath,
         drop=action.drop,
+        v6_prefix=record.v6_prefix,
     )
 
 
@@ -115,7 +116,7 @@ def _escalation_fault(name: str) -> str | None:
 
 def _check_types(record: JailRecord) -> None:
     """SQLite takes any text for a number."""
-    for column in ("maxretry", "findtime", "bantime", "max_count"):
+    for column in ("maxretry", "findtime", "bantime", "max_count", "v6_prefix"):
         value = getattr(record, column)
         if not isinstance(value, int):
             raise ValueError(f"{column} {printable(repr(value))} is no whole number")
@@ -128,6 +129,8 @@ def _check_numbers(record: JailRecord) -> None:
         raise ValueError(f"findtime {record.findtime} is out of range: from 1 second to 100 years")
     if record.bantime != FOREVER_DURATION and not 1 <= record.bantime <= LONGEST:
         raise ValueError(f"bantime {record.bantime} is out of range: from 1 second to 100 years, or -1 for ever")
+    if not 32 <= record.v6_prefix <= 128:
+        raise ValueError(f"v6_prefix {record.v6_prefix} is out of range: from 32 to 128, 64 for a customer's network")
     if not record.filter.strip():
         raise ValueError("it names no filter")
 
@@ -150,7 +153,7 @@ def group_faults(group: Group) -> list[Fault]:
             Fault(group.name, f"the tiers disagree: {drops[True]} says blocktype DROP, {drops[False]} REJECT")
         )
     enabled = [tier for tier in group.tiers if tier.enabled]
-    for column in ("filter", "logpath"):
+    for column in ("filter", "logpath", "v6_prefix"):
         values = list(dict.fromkeys(getattr(tier, column) for tier in enabled))
         if len(values) > 1:
             faults.append(

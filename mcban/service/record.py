@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mcban.core.escalation import Allowed, Record, Standing, judge
+from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail, Position
 from mcban.service.context import Context, World
 from mcban.service.sync import entry_of
@@ -80,11 +80,14 @@ class _GroupBatch:
 
     def take(self, hits: Sequence[Hit]) -> None:
         """Judge the hits one after the other."""
-        ips = {hit.ip for hit in hits}
-        records = self._load(ips)
-        allowed = {ip: self._allowed(ip) for ip in ips}
-        for number, hit in enumerate(hits, _FIRST_NEW):
-            verdict = judge(self._group, records[hit.ip], hit, number, allowed[hit.ip])
+        whom = {ip: counted_for(self._group, ip, self._world.allow) for ip in {hit.ip for hit in hits}}
+        entries = set(whom.values())
+        records = self._load(entries)
+        allowed = {entry: self._allowed(entry) for entry in entries}
+        for number, seen in enumerate(hits, _FIRST_NEW):
+            entry = whom[seen.ip]
+            hit = seen if entry == seen.ip else replace(seen, ip=entry)
+            verdict = judge(self._group, records[entry], hit, number, allowed[entry])
             if not verdict.counted:
                 continue
             self.counted += 1
@@ -93,7 +96,7 @@ class _GroupBatch:
                 if self._new.pop(dropped, None) is None:
                     self._dropped.append(dropped)
             for ban in verdict.bans:
-                self._note(ban)
+                self._note(seen_from(ban, seen.ip))
 
     def write(self) -> list[AddressRecord]:
         """Write what changed; returns the rows of the bans."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcban.core.allowlist import AllowList
-from mcban.core.escalation import Record, judge
+from mcban.core.escalation import Record, counted_for, judge, seen_from
 from mcban.core.model import Ban, Group, Jail
 from mcban.filters import load_filter
 from mcban.service.context import Context
@@ -34,12 +34,13 @@ def replay(context: Context, group: Group, allow: AllowList, blocks: Iterable[tu
         lines += data.count(b"\n")
         for hit in intake.hits(path, data, ("log",), context.now):
             number += 1
-            record = records.setdefault(hit.ip, Record())
+            whom = counted_for(group, hit.ip, allow)
+            record = records.setdefault(whom, Record())
 
-            def allowed(jail: Jail, ip: str = hit.ip) -> bool:
-                return allow.covering(ip, jail) is not None
+            def allowed(jail: Jail, entry: str = whom) -> bool:
+                return allow.covering(entry, jail) is not None
 
-            verdict = judge(group, record, hit, number, allowed)
+            verdict = judge(group, record, replace(hit, ip=whom), number, allowed)
             hits += verdict.counted
-            bans += verdict.bans
+            bans += [seen_from(ban, hit.ip) for ban in verdict.bans]
     return Replayed(lines, hits, tuple(bans), tuple(intake.warnings))

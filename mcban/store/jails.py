@@ -23,6 +23,7 @@ _COLUMNS = (
     JailRow.logpath,
     JailRow.max_count,
     JailRow.escalate,
+    JailRow.v6_prefix,
 )
 
 
@@ -41,6 +42,7 @@ class JailRecord:
     logpath: str
     max_count: int
     escalate: bool = False
+    v6_prefix: int = 128
 
     def values(self) -> dict[str, Any]:
         """Column to value."""

@@ -135,6 +135,7 @@ class JailRow(Base):
     send_mail: Mapped[bool | None] = mapped_column(Boolean, default=False, server_default=text("0"))
     send_mail_bl: Mapped[bool | None] = mapped_column(Boolean, default=True, server_default=text("1"))
     escalate: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("0"))
+    v6_prefix: Mapped[int] = mapped_column(default=128, server_default=text("128"))
 
 
 class IpRow(Base):

@@ -203,6 +203,9 @@ def test_a_ladder_that_does_not_ascend_is_refused_unless_forced_and_then_reporte
         ("mc-exim", "filter", "no-such-filter", FilterError),
         ("mc-exim", "filter", "../../etc/passwd", FilterError),
         ("mc-exim", "logpath", "relative/path", DataError),
+        ("mc-exim", "v6_prefix", "16", DataError),
+        ("mc-exim", "v6_prefix", "/64", UsageError),
+        ("mc-exim-bl", "v6_prefix", "64", UsageError),
         ("mc-exim-bl", "bantime", "1d", UsageError),
         ("mc-exim-bl", "maxretry", "1", UsageError),
         ("mc-eximm", "maxretry", "1", UsageError),
@@ -292,6 +295,8 @@ def test_escalate_beside_tiers_of_that_name_is_reported(context: Context) -> Non
         ({"bantime": 0}, "bantime 0 is out of range"),
         ({"bantime": -7}, "bantime -7 is out of range"),
         ({"filter": " "}, "names no filter"),
+        ({"v6_prefix": 31}, "v6_prefix 31 is out of range"),
+        ({"v6_prefix": 129}, "v6_prefix 129 is out of range"),
         ({"name": "x" * 30, "escalate": True}, "characters"),
         ({"name": "lonely-bl"}, "is a blacklist without a jail of its group"),
         ({"name": "x" * 27, "max_count": 3}, "nobody is blacklisted"),
@@ -317,7 +322,7 @@ def test_a_row_that_cannot_work_is_named_and_the_others_go_on(
     assert faults(context) == {}
 
 
-@pytest.mark.parametrize("column", ["maxretry", "findtime", "bantime", "max_count"])
+@pytest.mark.parametrize("column", ["maxretry", "findtime", "bantime", "max_count", "v6_prefix"])
 def test_a_number_that_is_text_is_a_fault_by_name(context: Context, column: str) -> None:
     """SQLite takes it; MariaDB says no itself."""
     update = f"UPDATE fail2ban_jail SET {column} = 'five' WHERE name = 'mc-ssh-1d'"
@@ -359,6 +364,16 @@ def test_tiers_that_disagree_on_how_to_refuse_are_reported(context: Context) -> 
     assert faults(context)["mc-exim"] == ("the tiers disagree: mc-exim-1d says blocktype DROP, mc-exim-bl REJECT")
     enable(context, "mc-exim-1d", on=False)
     assert faults(context) == {}
+
+
+def test_tiers_that_count_by_different_networks_are_reported(context: Context) -> None:
+    """The lowest enabled tier decides; a group's option sets them all, its blacklist with them."""
+    alter(context, "mc-exim-1d", "v6_prefix", "64")
+    assert faults(context)["mc-exim"].startswith("its tiers name different values of v6_prefix: that of mc-exim-1d")
+    alter(context, "mc-exim", "v6_prefix", "64")
+    assert faults(context) == {}
+    assert {row.v6_prefix for name, row in rows(context).items() if name.startswith("mc-exim")} == {64}
+    assert rows(context)["mc-ssh-1d"].v6_prefix == 128
 
 
 def test_null_in_enabled_is_on(context: Context) -> None:
