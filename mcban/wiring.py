@@ -145,14 +145,19 @@ def _ipset(config: Config) -> Firewall:
     return IpsetFirewall(maxelem=config.firewall_maxelem, chains=config.firewall_chains)
 
 
+def _nftables(config: Config) -> Firewall:
+    from mcban.firewall.nftables import NftablesFirewall  # noqa: PLC0415
+
+    return NftablesFirewall(chains=config.firewall_chains)
+
+
 def _firewall(config: Config) -> Firewall:
-    if config.firewall_backend == "ipset":
-        return _LateFirewall("ipset", lambda: _ipset(config))
     if config.firewall_backend == "memory":
         from mcban.firewall.memory import MemoryFirewall  # noqa: PLC0415
 
         return MemoryFirewall()
-    raise ConfigError(f"firewall.backend {config.firewall_backend!r} is not there yet: use ipset or memory")
+    load = {"ipset": _ipset, "nftables": _nftables}[config.firewall_backend]
+    return _LateFirewall(config.firewall_backend, lambda: load(config))
 
 
 def _host() -> Host:

@@ -63,7 +63,9 @@ def wanted_rules(context: Context, groups: Iterable[Group]) -> dict[str, Rule]:
         if enabled:
             ports = join_ports([jail.ports for jail in enabled])
             names = tuple(sorted(jail.name for jail in enabled))
-            rules[group.name] = Rule(names, ports, drop=context.config.firewall_block == "drop")
+            # Where the tiers disagree, which is reported as a fault, the lowest that says something is followed.
+            said = [jail.drop for jail in enabled if jail.drop is not None]
+            rules[group.name] = Rule(names, ports, drop=said[0] if said else context.config.firewall_block == "drop")
     return rules
 
 

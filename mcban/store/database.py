@@ -27,6 +27,9 @@ T = TypeVar("T")
 LOCK_WAIT = 30
 """Seconds that a SQLite writer waits for another process's transaction."""
 
+ANSWER_WAIT = 20
+"""Seconds that a server may take for an answer, its first greeting among them."""
+
 # By number, never by text. Deadlock, lock wait time-out: the server undid the transaction and wants it again.
 _MYSQL_AGAIN = {1205, 1213}
 _MYSQL_NO_TABLE = {1146, 1054}
@@ -142,12 +145,17 @@ def _engine(url: str) -> Engine:
 
 def _server_engine(url: URL) -> Engine:
     if url.get_backend_name() not in {"mysql", "mariadb"}:
-        raise ArgumentError(url.get_backend_name())
+        raise ConfigError(f"database.url: {printable(url.get_backend_name())} is not supported: use SQLite or MariaDB")
     engine = create_engine(
         url,
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60, "charset": "utf8mb4"},
+        connect_args={
+            "connect_timeout": 5,
+            "read_timeout": ANSWER_WAIT,
+            "write_timeout": ANSWER_WAIT,
+            "charset": "utf8mb4",
+        },
     )
 
     @event.listens_for(engine, "connect")
@@ -161,7 +169,9 @@ def _server_engine(url: URL) -> Engine:
 
 def _sqlite_engine(url: URL) -> Engine:
     if url.database in {None, "", ":memory:"}:
-        raise ArgumentError("an in-memory database would be lost at the end of each command")
+        raise ConfigError(
+            "database.url: a database in memory is lost at the end of each command: write sqlite:////PATH"
+        )
     engine = create_engine(url, connect_args={"timeout": LOCK_WAIT})
 
     @event.listens_for(engine, "connect")
