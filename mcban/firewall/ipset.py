@@ -19,7 +19,8 @@ from mcban.core.plan import Actual, Plan, Rule, timeouts
 from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import iptables
 from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX, Glance, IncompleteError, Refusal, group_fault, name_fault
-from mcban.firewall.ipset_scene import FAMILIES, Scene, groups_in, list_name, set_names
+from mcban.firewall.ipset_growth import fitting, grow, leftovers
+from mcban.firewall.ipset_scene import FAMILIES, Scene, foreign, groups_in, list_name, set_names, split
 from mcban.firewall.ipset_sets import Sets
 from mcban.firewall.ipset_watch import Watch
 from mcban.firewall.ipset_wire import Header
@@ -38,22 +39,25 @@ def families() -> tuple[Family, ...]:
 
 
 class IpsetFirewall:
-    """Bans in the kernel's ipset lists. `maxelem` is what a new set can hold; `chains` are those of the `filter` table
-    from which packets come by our rules (ConfigError when one cannot be a chain's name). Nothing is opened before the
-    first call; not for use by two threads."""
+    """Bans in the kernel's ipset lists. `maxelem` is what a new set can hold at first, `most` how far it grows;
+    `chains` are those of the `filter` table from which packets come by our rules (ConfigError when one cannot be the
+    name of a chain). Nothing is opened before the first call; not for use by two threads."""
 
     name = "ipset"
     enforces = True
     longest = LONGEST
 
-    def __init__(self, maxelem: int = 1_000_000, chains: Sequence[str] = ("INPUT",)) -> None:
+    def __init__(self, maxelem: int = 1_000_000, chains: Sequence[str] = ("INPUT",), most: int = 64_000_000) -> None:
         self.maxelem = maxelem
+        self.most = max(maxelem, most)
         self.chains = tuple(chains)
         for chain in self.chains:
             if not _CHAIN.fullmatch(chain):
                 raise ConfigError(f"{printable(chain)!r} is no name of an iptables chain")
         self._sets = Sets()
         self._known: dict[str, Header] = {}
+        self._added: dict[str, int] = {}
+        self._tidy = False
         self._seen_jails: set[str] = set()
         self._seen_rules: dict[str, Rule] = {}
         self._watch = Watch(self.chains)
@@ -66,7 +70,7 @@ class IpsetFirewall:
         """What is there of ours; see `Firewall.read`. When ip6tables alone fails, `missing` says so."""
         faults: list[str] = []
         generation = rules_generation()
-        headers = self._known = self._sets.headers()
+        headers = self._look()
         tables = self._tables(lambda family, error: faults.append(f"{family.name}: {error}"))
         scene = Scene(
             headers=headers,
@@ -171,26 +175,34 @@ class IpsetFirewall:
         kernel counts for 30 ms to answer, and a set that is gone by now is an error anyway."""
         touched = {name for jail in (*plan.add, *plan.remove) for name in set_names(jail)}
         if plan.create or plan.rules or plan.drop_rules or plan.drop or not touched <= self._known.keys():
-            self._known = self._sets.headers()
+            self._look()
+        if not self._tidy:
+            for name in leftovers(self._known):
+                self._sets.destroy(name)
+            self._tidy = True
+        return self._known
+
+    def _look(self) -> dict[str, Header]:
+        self._known, self._added = self._sets.headers(), {}
         return self._known
 
     def _create(
         self, jail: str, coming: Iterable[str], headers: dict[str, Header], faults: list[FirewallError]
     ) -> None:
-        """A jail's two sets, with buckets for the entries that are coming. One that is there keeps the maxelem that it
-        has: making a set larger means to build another beside it and to swap them, and this is the place for it."""
+        """A jail's two sets, with room and buckets for the entries that are coming."""
         fault = name_fault(jail)
         if fault:
             faults.append(FirewallError(f"jail {printable(jail)} cannot have a set: {fault}"))
             return
-        for (family, suffix), some in zip(FAMILIES, _split(coming), strict=True):
+        for (family, suffix), some in zip(FAMILIES, split(coming), strict=True):
             name = jail + suffix
             there = headers.get(name)
             if there is None:
-                self._sets.create(name, family, self.maxelem, len(some))
-                headers[name] = Header(name, "hash:net", int(family), True, self.maxelem, 0, 0)
+                maxelem = fitting(self.maxelem, len(some), self.most)
+                self._sets.create(name, family, maxelem, len(some))
+                headers[name] = Header(name, "hash:net", int(family), True, maxelem, 0, 0)
             elif not there.holds(family):
-                faults.append(_foreign(name, there))
+                faults.append(foreign(name, there))
         self._seen_jails.add(jail)
 
     def _add(self, jail: str, ends: Mapping[str, int], now: int, headers: Mapping[str, Header]) -> list[Refusal]:
@@ -198,7 +210,7 @@ class IpsetFirewall:
         if fault:
             return [Refusal(jail, entry, fault) for entry in ends]
         refused: list[Refusal] = []
-        for (family, suffix), some in zip(FAMILIES, _split(ends), strict=True):
+        for (family, suffix), some in zip(FAMILIES, split(ends), strict=True):
             header = headers.get(jail + suffix)
             if not some:
                 continue
@@ -207,14 +219,36 @@ class IpsetFirewall:
             if not header.holds(family):
                 refused += [Refusal(jail, entry, f"set {header.name} is not ours") for entry in some]
                 continue
+            header = self._roomy(header, family, len(some))
             seconds = timeouts([ends[entry] for entry in some], now, LONGEST)
             refused += [Refusal(jail, entry, why) for entry, why in self._sets.add(header, family, some, seconds)]
         return refused
 
+    def _roomy(self, header: Header, family: int, coming: int) -> Header:
+        """The set of `header` with room for what is coming, if it can be had: where it cannot, the kernel takes what
+        it can, and each of the others is refused by name. As long as the bound of what we know leaves a tenth free,
+        nobody counts."""
+        name = header.name
+        added = self._added[name] = self._added.get(name, 0) + coming
+        if header.maxelem >= fitting(header.maxelem, header.elements + added, self.most):
+            return header
+        now = self._sets.header(name)
+        if now is None:
+            return header
+        size = fitting(now.maxelem, now.elements + coming, self.most)
+        if size > now.maxelem:
+            try:
+                now = grow(self._sets, now, family, size, LONGEST)
+            except FirewallError:
+                if self._sets.header(name) is None:
+                    raise
+        self._known[name], self._added[name] = now, coming
+        return now
+
     def _delete(self, jail: str, gone: Iterable[str], headers: Mapping[str, Header]) -> list[Refusal]:
         """Take entries out; a set that is not there, or not ours, holds none of them."""
         refused: list[Refusal] = []
-        for (family, suffix), some in zip(FAMILIES, _split(gone), strict=True):
+        for (family, suffix), some in zip(FAMILIES, split(gone), strict=True):
             header = headers.get(jail + suffix)
             if some and header is not None and header.holds(family):
                 refused += [Refusal(jail, entry, why) for entry, why in self._sets.delete(header, family, some)]
@@ -271,7 +305,7 @@ class IpsetFirewall:
         if there is None:
             self._sets.create_list(name)
         elif there.type != "list:set" or (not ours and not set(held) <= set(wanted)):
-            raise _foreign(name, there)
+            raise foreign(name, there)
         for half in wanted:
             header = headers.get(half)
             family = AF_INET6 if half.endswith(V6_SUFFIX) else AF_INET
@@ -330,6 +364,8 @@ class IpsetFirewall:
                 self._try(faults, self._sets.destroy, header.name)
         for jail in names:
             self._destroy(jail, headers, faults)
+        for name in leftovers(headers):
+            self._try(faults, self._sets.destroy, name)
         self._seen_rules.clear()
         self._watch = Watch(self.chains)
         if faults:
@@ -350,21 +386,6 @@ class IpsetFirewall:
             if (held and held <= ours) or (not held and named):
                 found.add(group)
         return found
-
-
-def _split(entries: Iterable[str]) -> tuple[list[str], list[str]]:
-    """IPv4 and IPv6 entries apart; `is_ipv6` without a call for each, since there may be a million."""
-    entries = list(entries)
-    six = [entry for entry in entries if ":" in entry]
-    return ([entry for entry in entries if ":" not in entry] if six else entries), six
-
-
-def _foreign(name: str, there: Header) -> FirewallError:
-    kind = there.type if there.timeouts or there.type == "list:set" else f"{there.type} without timeouts"
-    return FirewallError(
-        f"set {name} is there, but not as mcban makes it ({kind}): it is not ours to change; "
-        f"rename it (ipset rename {name} NEW), destroy it (ipset destroy {name}), or rename the jail"
-    )
 
 
 def _half(family: Family, error: FirewallError) -> FirewallError:

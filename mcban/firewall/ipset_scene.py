@@ -6,12 +6,12 @@ the sets of all its jails and, in each family, its lines in our chain.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from socket import AF_INET, AF_INET6
 
 from mcban.core.plan import Rule
-from mcban.errors import printable
+from mcban.errors import FirewallError, printable
 from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX
 from mcban.firewall.ipset_wire import Header
 from mcban.firewall.iptables import CHAIN, Family, Table
@@ -141,3 +141,19 @@ class Scene:
 def groups_in(tables: Mapping[Family, Table]) -> set[str]:
     """Groups of which any family has lines in our chain."""
     return {group for table in tables.values() for group in (*table.rules, *table.broken)}
+
+
+def split(entries: Iterable[str]) -> tuple[list[str], list[str]]:
+    """IPv4 and IPv6 entries apart; `is_ipv6` without a call for each, since there may be a million."""
+    entries = list(entries)
+    six = [entry for entry in entries if ":" in entry]
+    return ([entry for entry in entries if ":" not in entry] if six else entries), six
+
+
+def foreign(name: str, there: Header) -> FirewallError:
+    """What to say of a set of others that has a name of ours."""
+    kind = there.type if there.timeouts or there.type == "list:set" else f"{there.type} without timeouts"
+    return FirewallError(
+        f"set {name} is there, but not as mcban makes it ({kind}): it is not ours to change; "
+        f"rename it (ipset rename {name} NEW), destroy it (ipset destroy {name}), or rename the jail"
+    )

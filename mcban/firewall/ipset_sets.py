@@ -172,6 +172,10 @@ class Sets:
             else:
                 return
 
+    def swap(self, name: str, other: str) -> None:
+        """Exchange the contents of two sets at once; whoever refers to either keeps its name."""
+        self._ask(f"cannot swap sets {name} and {other}", lambda control: control.swap(name, other))
+
     def join(self, name: str, member: str) -> None:
         """Put a set into a list; fine when it is in it."""
         self._ask(f"cannot add {member} to list {name}", lambda c: c.add(name, member, etype="set", exclusive=False))

@@ -73,7 +73,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     if backend == "ipset":
         choose_iptables(variant, tmp_path, monkeypatch)
     with one_host() as host, host.entered():
-        yield IpsetFirewall if backend == "ipset" else lambda maxelem: NftablesFirewall(most=maxelem)
+        yield lambda most: IpsetFirewall(most, most=most) if backend == "ipset" else NftablesFirewall(most=most)
 
 
 @pytest.fixture

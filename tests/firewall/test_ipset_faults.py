@@ -122,7 +122,7 @@ def test_a_chain_that_does_not_exist_yet_is_named_and_used_when_it_comes(kernel:
 
 def test_many_refused_entries_are_each_named(host: Host) -> None:
     """A set that is full by far loses no time and no name."""
-    firewall = IpsetFirewall(maxelem=2000)
+    firewall = IpsetFirewall(maxelem=2000, most=2000)
     ends = {f"10.0.{n >> 8}.{n & 255}": FOREVER for n in range(5000)}
     started = time.monotonic()
     refused = firewall.apply(Plan(create=("a",), add={"a": ends}), now())
