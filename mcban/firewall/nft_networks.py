@@ -7,7 +7,7 @@ of the networks that have not ended by then: each address for as long as the lon
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 WIDTH: dict[int, int] = {AF_INET: 4, AF_INET6: 16}
@@ -68,3 +68,33 @@ def intervals(width: int, networks: Iterable[tuple[bytes, int]]) -> list[tuple[i
         emit(*stack[-1])
         at = stack.pop()[0]
     return found
+
+
+def spans(keys: Iterable[bytes], ends: Iterable[int], beyond: int) -> list[tuple[int, int, int]]:
+    """The intervals that a dump's elements amount to: the end -1 marks the first key after one, and what has no such
+    mark ends at `beyond`."""
+    marks = sorted((int.from_bytes(key, "big"), end >= 0, end) for key, end in zip(keys, ends, strict=True))
+    found: list[tuple[int, int, int]] = []
+    begun: tuple[int, int] | None = None
+    for at, begins, end in marks:
+        if begun is not None:
+            found.append((begun[0], at, begun[1]))
+        begun = (at, end) if begins else None
+    return [*found, (begun[0], beyond, begun[1])] if begun is not None else found
+
+
+def agree(some: Sequence[tuple[int, int, int]], others: Sequence[tuple[int, int, int]], slack: int) -> bool:
+    """Whether two lists of intervals in order hold the same addresses with the same ends, give or take `slack`;
+    where one is cut and the other is not is no difference."""
+    edges = sorted({edge for low, high, _ in (*some, *others) for edge in (low, high)})
+    pairs = zip(_ends_at(edges, some), _ends_at(edges, others), strict=True)
+    return all(-slack <= one - other <= slack for one, other in pairs)
+
+
+def _ends_at(edges: Iterable[int], intervals_: Sequence[tuple[int, int, int]]) -> Iterator[int]:
+    """The end of the interval that begins or lasts at each edge; 0 for none."""
+    at = 0
+    for edge in edges:
+        while at < len(intervals_) and intervals_[at][1] <= edge:
+            at += 1
+        yield intervals_[at][2] if at < len(intervals_) and intervals_[at][0] <= edge else 0

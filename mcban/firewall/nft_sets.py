@@ -28,6 +28,8 @@ FULL = {errno.ENOMEM, errno.ENFILE, errno.ENOSPC, errno.ENOBUFS, errno.EMSGSIZE}
 
 GROWING = 0.05
 """Seconds to wait for a hash that is being rebuilt."""
+SLACK = 2000
+"""Milliseconds by which two dumps may differ about an end: each is made by a clock of its own."""
 PAGE = 300
 """Elements that fit into any page of a dump."""
 
@@ -81,21 +83,45 @@ class Half:
             f"cannot read set {name}: the kernel's table does not come to rest; the next sync tries again"
         )
 
+    def _ranges(self) -> list[tuple[int, int, int]] | None:
+        """What rules are asked about networks; None when it is gone."""
+        name = self._name + RANGES
+        now = milliseconds()
+        dump = self._link.dump(f"cannot read set {name}", wire.GETSETELEM, wire.all_elements(name))
+        if dump is None:
+            return None
+        keys, ends = wire.unpack([fields(some).get(3, b"") for some in dump], self._width, now)
+        return networks.spans(keys, ends, 1 << (8 * self._width))
+
     def read(self) -> dict[str, int] | None:
-        """Every entry with its end in seconds since the epoch; None when the sets are gone."""
-        hosts, nets = self._dump("", self._width), self._dump(NETWORKS, self._width + 4)
-        if hosts is None or nets is None:
+        """Every entry with its end in seconds since the epoch; None when the sets are gone.
+
+        Networks count only as far as the ranges are what they amount to. Where others altered those, the networks are
+        not reported, so that they are put in again, but a network that nobody can want is, so that it is taken out:
+        either makes the ranges anew.
+        """
+        hosts, nets, ranges = self._dump("", self._width), self._dump(NETWORKS, self._width + 4), self._ranges()
+        if hosts is None or nets is None or ranges is None:
             return None
         texts = map(inet_ntop, repeat(self._family), hosts[0])
         found = dict(zip(texts, map(_seconds, hosts[1]), strict=True))
-        for key, end in zip(*nets, strict=True):
-            found[networks.unpack(self._family, key)] = _seconds(end)
+        if self._agree(nets, ranges):
+            for key, end in zip(*nets, strict=True):
+                found[networks.unpack(self._family, key)] = _seconds(end)
+        elif ranges:
+            address = inet_ntop(self._family, ranges[0][0].to_bytes(self._width, "big"))
+            found[f"{address}/{self._width * 8}"] = _seconds(ranges[0][2])
         return found
 
+    def _agree(self, nets: tuple[list[bytes], list[int]], ranges: Sequence[tuple[int, int, int]]) -> bool:
+        return networks.agree(networks.intervals(self._width, zip(*nets, strict=True)), ranges, SLACK)
+
     def ends(self) -> list[int] | None:
-        """The ends of all entries, in milliseconds."""
-        hosts, nets = self._dump("", self._width), self._dump(NETWORKS, self._width + 4)
-        return None if hosts is None or nets is None else [*hosts[1], *nets[1]]
+        """The ends of all entries, in milliseconds; None when the sets are gone, or altered by others."""
+        hosts, nets, ranges = self._dump("", self._width), self._dump(NETWORKS, self._width + 4), self._ranges()
+        if hosts is None or nets is None or ranges is None or not self._agree(nets, ranges):
+            return None
+        return [*hosts[1], *nets[1]]
 
     def add(self, entries: Sequence[str], seconds: Sequence[int], tight: bool) -> Refusals:
         """Put entries in, or renew them, with timeouts in seconds, 0 for ever. Returns those refused, and why.

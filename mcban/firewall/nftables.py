@@ -15,6 +15,7 @@ from mcban.firewall import nft_wire as wire
 from mcban.firewall.base import Glance, IncompleteError, Refusal, group_fault, name_fault
 from mcban.firewall.netlink import attribute, fields, rules_generation
 from mcban.firewall.nft_link import Link, Request, speaking
+from mcban.firewall.nft_networks import spans
 from mcban.firewall.nft_rules import (
     FAMILIES,
     HOOKS,
@@ -94,14 +95,7 @@ class NftablesFirewall:
     def _port_ranges(self, name: str) -> list[tuple[int, int]]:
         dump = self._link.dump(f"cannot read set {name}", wire.GETSETELEM, wire.all_elements(name)) or []
         keys, ends = wire.unpack([fields(some).get(3, b"") for some in dump], 2, 0)
-        marks = sorted((int.from_bytes(key, "big"), end >= 0) for key, end in zip(keys, ends, strict=True))
-        found: list[tuple[int, int]] = []
-        low = None
-        for at, begins in marks:
-            if low is not None:
-                found.append((low, at))
-            low = at if begins else None
-        return [*found, (low, 65536)] if low is not None else found
+        return [(low, high) for low, high, _ in spans(keys, ends, 65536)]
 
     def read(self, jails: Collection[str]) -> Actual:
         """What is there of ours; see `Firewall.read`. The table is all ours, so `jails` only say what to miss."""
@@ -128,7 +122,12 @@ class NftablesFirewall:
         return Actual(rules, entries, missing, frozenset(altered), frozenset(broken))
 
     def _missing(
-        self, scene: Scene, entries: Collection[str], broken: Collection[str], rules: Collection[str], altered: set[str]
+        self,
+        scene: Scene,
+        entries: Collection[str],
+        broken: Collection[str],
+        rules: Mapping[str, Rule],
+        altered: set[str],
     ) -> tuple[str, ...]:
         if not scene.there:
             return (f"table inet {wire.TABLE} is gone",) if self._seen_jails or self._seen_rules else ()
@@ -141,6 +140,11 @@ class NftablesFirewall:
             ]
         said += [f"the rule of {group} was altered" for group in sorted(altered)]
         said += [f"the rule of {g} is gone" for g in sorted(self._seen_rules.keys() - set(rules) - altered)]
+        said += [
+            f"the rule of {group} is not what it was"
+            for group, seen in self._seen_rules.items()
+            if group in rules and not rules[group].does(seen)
+        ]
         said += [f"sets of {jail} are gone or altered" for jail in sorted(broken)]
         said += [f"the sets of {jail} are gone" for jail in sorted(self._seen_jails - set(entries) - set(broken))]
         return tuple(said)

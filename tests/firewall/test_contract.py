@@ -6,6 +6,8 @@ import time
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mcban.core.model import FOREVER, Ports
 from mcban.core.plan import CLOCK_SLACK, Actual, Plan, Rule, Wanted, plan
@@ -243,3 +245,58 @@ def test_a_glance_counts_and_says_that_all_is_whole(firewall: Firewall) -> None:
     assert firewall.glance(()) == Glance(True, counts)
     firewall.remove(list(wanted.entries))
     assert firewall.glance(["a"]).counts == {}
+
+
+ADDRESSES = (
+    "192.0.2.1",
+    "192.0.2.0/24",
+    "192.0.2.0/28",
+    "192.0.0.0/16",
+    "2001:db8::1",
+    "2001:db8::/64",
+    "2001:db8::/32",
+)
+some_ends = st.dictionaries(st.sampled_from(ADDRESSES), st.sampled_from([DAY, 7 * DAY, FOREVER]))
+some_entries = st.dictionaries(st.sampled_from(["mc-exim-1d", "mc-exim-bl", "my-jail"]), some_ends)
+some_rules = st.dictionaries(
+    st.sampled_from(["mc-exim", "my-jail"]), st.tuples(st.sampled_from([EXIM, Ports(())]), st.booleans())
+)
+
+
+def aim(entries: dict[str, dict[str, int]], rules: dict[str, tuple[Ports, bool]]) -> Wanted:
+    """What is wanted, with ends from now on, and rules over all the jails that there are."""
+    at = now()
+    ends = {jail: {e: min(FOREVER, at + end) for e, end in some.items()} for jail, some in entries.items()}
+    jails = tuple(entries)
+    return Wanted({g: Rule(jails, ports, drop) for g, (ports, drop) in rules.items()} if jails else {}, ends)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(some_entries, some_rules, some_entries, some_rules, st.integers(0, 30))
+def test_any_plan_cut_off_anywhere_converges(
+    make: Make,
+    before: dict[str, dict[str, int]],
+    old: dict[str, tuple[Ports, bool]],
+    after: dict[str, dict[str, int]],
+    new: dict[str, tuple[Ports, bool]],
+    cut: int,
+) -> None:
+    """From any state to any other, the kernel's too, and overlapping networks are no exception."""
+    firewall = make(1_000_000)
+    names = ["mc-exim-1d", "mc-exim-bl", "my-jail"]
+    firewall.remove(names)
+    sync(firewall, aim(before, old))
+    wanted = aim(after, new)
+    for part in list(steps(plan(wanted, firewall.read(names), now(), firewall.longest)))[:cut]:
+        firewall.apply(part, now())
+    again = plan(wanted, firewall.read(names), now(), firewall.longest)
+    assert firewall.apply(again, now()) == []
+    assert plan(wanted, firewall.read(names), now(), firewall.longest).empty
+    assert firewall.apply(again, now()) == []
+    assert plan(wanted, firewall.read(names), now(), firewall.longest).empty
+    held = firewall.read(names)
+    assert {jail: ends.keys() for jail, ends in held.entries.items()} == {
+        j: e.keys() for j, e in wanted.entries.items()
+    }
+    assert held.rules.keys() == wanted.rules.keys()
+    firewall.close()

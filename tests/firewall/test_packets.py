@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from mcban.core.model import FOREVER, Ports
-from mcban.core.plan import Plan, Rule
+from mcban.core.plan import Plan, Rule, Wanted, plan
+from mcban.firewall.base import Firewall
 from mcban.firewall.ipset import IpsetFirewall
+from mcban.firewall.nftables import NftablesFirewall
 from tests.firewall.conftest import VARIANTS, choose_iptables
 from tests.netns import Host, require_netns, two_hosts
 
@@ -22,10 +24,10 @@ OTHER = ("203.0.113.10", "2001:db8:1::10")
 class Wire:
     """A server with a firewall, and a client with many addresses."""
 
-    def __init__(self, server: Host, client: Host) -> None:
+    def __init__(self, server: Host, client: Host, firewall: Firewall) -> None:
         self.server = server
         self.client = client
-        self.firewall = IpsetFirewall()
+        self.firewall = firewall
 
     def apply(self, plan: Plan) -> None:
         with self.server.entered():
@@ -40,22 +42,24 @@ class Wire:
         return self.client.connect(self.server.ipv6 if ":" in source else self.server.ipv4, port, source, 0.5)
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
-def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host]]:
-    """Two hosts for each implementation of iptables."""
+@pytest.fixture(scope="module", params=[*(f"ipset-{variant}" for variant in VARIANTS), "nftables"])
+def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host, str]]:
+    """Two hosts for each backend, and for ipset with each implementation of iptables."""
     require_netns()
+    backend, _, variant = request.param.partition("-")
     with pytest.MonkeyPatch.context() as patch:
         folder: Path = tmp_path_factory.mktemp("iptables")
-        choose_iptables(request.param, folder, patch)
+        choose_iptables(variant or "nft", folder, patch)
         with two_hosts() as (server, client):
             server.listen(25, 80, 465)
-            yield server, client
+            yield server, client, backend
 
 
 @pytest.fixture
-def wire(hosts: tuple[Host, Host]) -> Iterator[Wire]:
+def wire(hosts: tuple[Host, Host, str]) -> Iterator[Wire]:
     """The two hosts with no rules of ours."""
-    wire = Wire(*hosts)
+    server, client, backend = hosts
+    wire = Wire(server, client, IpsetFirewall() if backend == "ipset" else NftablesFirewall())
     yield wire
     with wire.server.entered():
         wire.firewall.remove([])
@@ -161,6 +165,28 @@ def test_an_open_connection_ends_with_the_ban(wire: Wire, family: int) -> None:
     finally:
         for program in ("iptables", "ip6tables"):
             wire.server.run(program, "-D", "INPUT", "-m", "state", "--state", "ESTABLISHED", "-j", "ACCEPT")
+
+
+def test_a_network_that_ends_leaves_the_one_inside_it_banned(wire: Wire) -> None:
+    """Each ban has its own end, also where one lies inside another."""
+    wire.rule(EXIM)
+    soon = int(time.time()) + 2
+    inside = {"203.0.113.64/28": FOREVER, "203.0.113.0/25": soon, "203.0.113.200/29": soon, "203.0.113.128/25": FOREVER}
+    wire.apply(Plan(add={"mc-exim-1d": inside}))
+    sources = ("203.0.113.20", "203.0.113.70", "203.0.113.201")
+    assert [wire.connect(source, 25) for source in sources] == ["refused"] * 3
+    time.sleep(3)
+    assert [wire.connect(source, 25) for source in sources] == ["accepted", "refused", "refused"]
+
+
+def test_who_is_taken_out_by_the_allow_list_gets_in(wire: Wire) -> None:
+    """The service plans no ban for the allowed: once such a plan is applied, the address connects again."""
+    wire.rule(Ports(()))
+    wanted = Wanted({"mc-exim": Rule(("mc-exim-1d",), Ports(()))}, {"mc-exim-1d": {BANNED[1]: FOREVER}})
+    with wire.server.entered():
+        todo = plan(wanted, wire.firewall.read(["mc-exim-1d"]), int(time.time()), wire.firewall.longest)
+    wire.apply(todo)
+    assert [wire.connect(source, 25) for source in BANNED] == ["accepted", "refused"]
 
 
 def test_after_remove_everybody_is_let_in(wire: Wire) -> None:
