@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from mcban.cli.output import (
@@ -18,6 +20,7 @@ from mcban.cli.output import (
     table,
     yes_option,
 )
+from mcban.cli.peer import ssh_peers
 from mcban.core.duration import about, parse_duration
 from mcban.errors import UsageError, printable
 from mcban.service import bans as hand
@@ -177,7 +180,8 @@ def ban(ctx: click.Context, name: str, entries: tuple[str, ...], length: str | N
     except ValueError as error:
         raise UsageError(f"--for: {error}") from None
     parsed = parse_entries(entries)
-    return finish(hand.ban(context_of(ctx), name, parsed, duration, force=force, yes=yes))
+    peers = ssh_peers(os.environ)
+    return finish(hand.ban(context_of(ctx), name, parsed, duration, force=force, yes=yes, peers=peers))
 
 
 @click.command()

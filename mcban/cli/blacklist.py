@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from mcban.cli.output import (
@@ -19,6 +21,7 @@ from mcban.cli.output import (
     table,
     yes_option,
 )
+from mcban.cli.peer import ssh_peers
 from mcban.service import bans, jail_changes
 from mcban.service.bans import parse_entries
 
@@ -40,7 +43,8 @@ def blacklist() -> None:
 def add(ctx: click.Context, name: str, entries: tuple[str, ...], force: bool, yes: bool) -> int:
     """Ban for ever."""
     parsed = parse_entries(entries)
-    return finish(bans.blacklist_add(context_of(ctx), name, parsed, force=force, yes=yes))
+    peers = ssh_peers(os.environ)
+    return finish(bans.blacklist_add(context_of(ctx), name, parsed, force=force, yes=yes, peers=peers))
 
 
 @blacklist.command()

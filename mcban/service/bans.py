@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from mcban.core.address import covers, parse_network, to_network
@@ -46,10 +46,20 @@ def parse_entries(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(entries))
 
 
-def ban(context: Context, name: str, entries: Sequence[str], duration: int | None, *, force: bool, yes: bool) -> Report:
+def ban(
+    context: Context,
+    name: str,
+    entries: Sequence[str],
+    duration: int | None,
+    *,
+    force: bool,
+    yes: bool,
+    peers: Collection[str] = (),
+) -> Report:
     """Ban `entries` in the jails that `name` means, for the jail's time or for `duration` seconds (-1: for ever).
 
-    Raises UsageError for an unknown jail, RefusedError for what is unsafe; then nothing was changed.
+    `peers` are the addresses from which whoever asks for it is logged in. Raises UsageError for an unknown jail,
+    RefusedError for what is unsafe; then nothing was changed.
     """
 
     def work(transaction: Transaction) -> _Desk:
@@ -58,6 +68,7 @@ def ban(context: Context, name: str, entries: Sequence[str], duration: int | Non
             _check_width(entry, yes=yes)
             for jail in desk.jails:
                 _check_allowed(desk.world, entry, jail, force=force)
+            _check_peers(entry, () if force else peers)
         for entry in entries:
             for jail in desk.jails:
                 desk.ban(entry, jail, duration, forced=force)
@@ -87,8 +98,10 @@ def unban(context: Context, name: str | None, entries: Sequence[str]) -> Report:
     return _carry_out(context, name, work)
 
 
-def blacklist_add(context: Context, name: str, entries: Sequence[str], *, force: bool, yes: bool) -> Report:
-    """Ban `entries` for ever in the blacklist jail of the group that `name` is or belongs to."""
+def blacklist_add(
+    context: Context, name: str, entries: Sequence[str], *, force: bool, yes: bool, peers: Collection[str] = ()
+) -> Report:
+    """Ban `entries` for ever in the blacklist jail of the group that `name` is or belongs to; else as `ban` does."""
 
     def work(transaction: Transaction) -> _Desk:
         desk = _Desk(context, transaction, name)
@@ -96,6 +109,7 @@ def blacklist_add(context: Context, name: str, entries: Sequence[str], *, force:
         for entry in entries:
             _check_width(entry, yes=yes)
             _check_allowed(desk.world, entry, blacklist, force=force)
+            _check_peers(entry, () if force else peers)
         for entry in entries:
             desk.ban(entry, blacklist, FOREVER_DURATION, forced=force)
         return desk
@@ -153,6 +167,15 @@ def _check_allowed(world: World, entry: str, jail: Jail, *, force: bool) -> None
     if allowance.protected:
         raise RefusedError(f"{which} is protected ({allowance.why}): --force bans it all the same")
     raise RefusedError(f"{which} is allowed in {jail.name} ({allowance.why}): take it off that list first")
+
+
+def _check_peers(entry: str, peers: Collection[str]) -> None:
+    for peer in peers:
+        if covers(to_network(entry), to_network(peer)):
+            inside = "" if entry == peer else f", and lies in {entry}"
+            raise RefusedError(
+                f"{peer} is the address from which you are logged in{inside}: --force bans it all the same"
+            )
 
 
 def _event(row: AddressRecord, what: str, context: Context) -> Event:

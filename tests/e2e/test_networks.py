@@ -1,0 +1,156 @@
+"""Networks and single addresses beside each other, with packets; and the addresses that nobody may ban by mistake."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.node import MCBAN, Node, until
+from tests.netns import Host
+
+FAMILIES = {
+    "IPv4": ("203.0.113.7", "203.0.113.0/24", "203.0.113.8", "198.51.100.7"),
+    "IPv6": ("2001:db8:1:1::7", "2001:db8:1:1::/64", "2001:db8:1:1::8", "2001:db8:1:2::7"),
+}
+"""Family to an address, a network around it, a neighbour inside, and a stranger."""
+
+
+@pytest.fixture
+def gate(wire: tuple[Host, Host], tmp_path: Path) -> Iterator[Node]:
+    """A gateway without an engine, with a client on its wire, who is `gate.client`."""
+    server, client = wire
+    node = Node(server, tmp_path / "gate")
+    node.client = client  # type: ignore[attr-defined]
+    try:
+        node.prepare()
+        server.listen(25)
+        yield node
+    finally:
+        node.end()
+
+
+def connect(gate: Node, source: str) -> str:
+    """What a client at that address finds at port 25."""
+    client: Host = gate.client  # type: ignore[attr-defined]
+    return client.connect(gate.host.ipv6 if ":" in source else gate.host.ipv4, 25, source)
+
+
+@pytest.mark.parametrize("other", ["mc-exim-1d", "mc-exim-1w"], ids=["one jail", "two jails and an engine"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_lifted_network_does_not_free_an_address_banned_by_itself(gate: Node, family: str, other: str) -> None:
+    """Nor the other way round; in the same jail or in another of the group, whichever came first."""
+    address, network, neighbour, stranger = FAMILIES[family]
+    gate.mcban("jail", "change", "-j", "mc-exim", "--option", "max_count", "-v", "0")
+    if other != "mc-exim-1d":
+        gate.start()
+    for entries in ((address, network), (network, address)):
+        for entry, jail in zip(entries, ("mc-exim-1d", other), strict=True):
+            gate.mcban("ban", "-j", jail, "-i", entry)
+        assert gate.entries("mc-exim-1d") | gate.entries(other) == {address, network}
+        assert [connect(gate, ip) for ip in (address, neighbour, stranger)] == ["refused", "refused", "accepted"]
+        gate.mcban("unban", "-i", network)
+        assert [connect(gate, ip) for ip in (address, neighbour)] == ["refused", "accepted"]
+        gate.mcban("ban", "-j", other, "-i", network)
+        lifted = gate.process("unban", "-i", address)
+        assert lifted.returncode == 1
+        assert f"{address} is still refused by the ban of {network}" in lifted.stderr
+        assert [connect(gate, ip) for ip in (address, neighbour)] == ["refused", "refused"]
+        assert {ip for ip, _ in gate.banned()} == {network}
+        assert gate.process("sync", "--check").returncode == 0
+        gate.mcban("unban", "-i", network)
+        assert [connect(gate, ip) for ip in (address, neighbour)] == ["accepted", "accepted"]
+
+
+def test_hits_from_one_ipv6_network_close_the_port_for_all_of_it(gate: Node) -> None:
+    """jail change and jail show say v6_prefix; a neighbour is refused, the next network is not, and unban of one
+    address lets all of them in."""
+    address, network, neighbour, stranger = FAMILIES["IPv6"]
+    gate.mcban("jail", "change", "-j", "mc-exim", "--option", "v6_prefix", "-v", "64")
+    assert {jail["v6_prefix"] for jail in gate.json("jail", "show", "-j", "mc-exim")} == {64}
+    gate.start()
+    for ip in (address, neighbour):
+        gate.fail("mc-exim", ip, 3)
+    until(lambda: gate.entries("mc-exim-1d") == {network}, "the network's ban")
+    assert [connect(gate, ip) for ip in (address, neighbour, stranger)] == ["refused", "refused", "accepted"]
+    assert f"banned as {network}" in gate.mcban("show", neighbour)
+    gate.mcban("unban", "-i", address)
+    assert [connect(gate, ip) for ip in (address, neighbour)] == ["accepted", "accepted"]
+    custom = ("--filter", "mc-exim-filter", "--logpath", str(gate.folder / "x.log"), "--port", "2525")
+    gate.mcban("jail", "add", "-j", "mine", *custom, "--v6-prefix", "56")
+    assert gate.json("jail", "show", "-j", "mine")[0]["v6_prefix"] == 56
+
+
+def test_an_address_that_this_host_is_given_is_protected_without_a_restart(node: Node) -> None:
+    """Its ban leaves the kernel and its hits count no more; other bans stay; taken away, the ban is back."""
+    node.start()
+    for ip in ("203.0.113.7", "203.0.113.9", "203.0.112.0/24"):
+        node.mcban("ban", "-j", "mc-exim-1d", "-i", ip)
+    node.host.run("ip", "addr", "add", "203.0.113.7/32", "dev", "lo")
+    until(lambda: node.entries("mc-exim-1d") == {"203.0.113.9", "203.0.112.0/24"}, "the protection")
+    assert ("203.0.113.7", "mc-exim-1d") in node.banned()
+    assert node.process("sync", "--check").returncode == 0
+    node.fail("mc-exim", "203.0.113.7", 20)
+    node.fail("mc-exim", "203.0.113.8", 5)
+    until(lambda: "203.0.113.8" in node.entries("mc-exim-1d"), "a ban of another")
+    assert {jail for ip, jail in node.banned() if ip == "203.0.113.7"} == {"mc-exim-1d"}
+    assert node.process("ban", "-j", "mc-ssh", "-i", "203.0.113.7").returncode == 3
+    node.host.run("ip", "addr", "del", "203.0.113.7/32", "dev", "lo")
+    until(lambda: "203.0.113.7" in node.entries("mc-exim-1d"), "the ban's return")
+
+
+PEER = "203.0.113.7"
+SESSIONS = {
+    "in the session": f"export SSH_CONNECTION='{PEER} 40112 192.0.2.1 22'; {{}}",
+    "with an older sshd": f"export SSH_CLIENT='{PEER} 40112 22'; {{}}",
+    "mapped": f"export SSH_CONNECTION='::ffff:{PEER} 40112 ::1 22'; {{}}",
+    "after sudo": f"SSH_CONNECTION='{PEER} 40112 192.0.2.1 22' sh -c 'env -u SSH_CONNECTION {{}}; exit $?'",
+    "after sudo and su": f"SSH_CLIENT='{PEER} 4 22' sh -c 'env -u SSH_CLIENT sh -c \"{{}}; exit \\$?\"; exit $?'",
+}
+"""How somebody is logged in, as a line of a shell that runs a command."""
+
+
+def typed(node: Node, session: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command typed in a session."""
+    line = SESSIONS[session].format(" ".join((MCBAN, *arguments)))
+    env = {key: value for key, value in node.env.items() if not key.startswith("SSH_")}
+    return node.host.process("sh", "-c", line, env=env)
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+def test_nobody_bans_the_address_from_which_he_is_logged_in(node: Node, session: str) -> None:
+    """Neither by itself nor in a network, for a while or for ever, unless he says --force; nothing else is held up."""
+    words = f"mcban: {PEER} is the address from which you are logged in"
+    for command in ("ban -j mc-exim", "ban -j mc-ssh-1d --yes", "blacklist add -j mc-exim"):
+        for entry in (PEER, "203.0.113.0/24"):
+            done = typed(node, session, *command.split(), "-i", "198.51.100.1", "-i", entry)
+            assert (done.returncode, done.stdout) == (3, "")
+            inside = "" if entry == PEER else f", and lies in {entry}"
+            assert done.stderr == f"{words}{inside}: --force bans it all the same\n"
+    assert node.banned() == set()
+    assert typed(node, session, "ban", "-j", "mc-exim-1d", "-i", "203.0.113.8").returncode == 0
+    assert typed(node, session, "ban", "-j", "mc-exim-1d", "-i", PEER, "--force").returncode == 0
+    assert node.entries("mc-exim-1d") == {PEER, "203.0.113.8"}
+    assert typed(node, session, "sync").returncode == 0
+    assert typed(node, session, "unban", "-i", "203.0.113.8").returncode == 0
+    assert node.entries("mc-exim-1d") == {PEER}
+
+
+def test_a_session_protects_its_address_from_its_own_commands_only(node: Node) -> None:
+    """Another's command bans it, and its bans that stand are not held back."""
+    node.mcban("ban", "-j", "mc-exim-1d", "-i", PEER)
+    assert typed(node, "in the session", "sync").returncode == 0
+    assert "not enforced" not in typed(node, "in the session", "banned").stdout
+    assert node.entries("mc-exim-1d") == {PEER}
+
+
+@pytest.mark.parametrize("value", ["UNKNOWN 65535 UNKNOWN 65535", "", " ", "fe80::1%eth0 4 fe80::2 22", "garbage"])
+def test_a_session_of_unknown_origin_stops_no_command(node: Node, value: str) -> None:
+    """What is no address protects nothing; a zone is passed over."""
+    env = {**node.env, "SSH_CONNECTION": value}
+    done = node.host.process(MCBAN, "ban", "-j", "mc-exim-1d", "-i", PEER, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    if value.startswith("fe80"):
+        assert node.host.process(MCBAN, "ban", "-j", "mc-exim-1d", "-i", "fe80::1", env=env).returncode == 3
