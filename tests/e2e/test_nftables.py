@@ -1,0 +1,44 @@
+"""The engine with the nftables backend: the same, from log line to refused connection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.node import Node, until
+from tests.netns import Host
+
+STRANGERS_RULES = "table inet theirs { set s { type ipv4_addr; } chain c { type filter hook input priority 0; } }"
+
+
+@pytest.mark.parametrize("attacker", ["203.0.113.7", "2001:db8:1::7"])
+def test_bans_are_enforced_mended_and_lifted_with_nftables(
+    wire: tuple[Host, Host], tmp_path: Path, attacker: str
+) -> None:
+    """Failures close the group's ports and no others, `nft flush ruleset` is mended, unban lets back in, and at the
+    end the table of others stands alone."""
+    server, client = wire
+    address = server.ipv6 if ":" in attacker else server.ipv4
+    server.listen(25, 80)
+    server.run("nft", "-f", "-", text=STRANGERS_RULES)
+    node = Node(server, tmp_path / "gate", firewall="nftables")
+    try:
+        node.prepare()
+        node.start()
+        node.fail("mc-exim", attacker, 5)
+        until(lambda: client.connect(address, 25, source=attacker) == "refused", "the ban")
+        assert client.connect(address, 80, source=attacker) == "accepted"
+        [jail] = [view for view in node.json("show", attacker)["jails"] if view["banned"]]
+        assert (jail["jail"], jail["enforced"]) == ("mc-exim-1d", True)
+        server.run("nft", "flush", "ruleset")
+        until(lambda: client.connect(address, 25, source=attacker) == "refused", "the mending", 10)
+        assert node.mcban("sync", "--check") == "the kernel holds what SQL says\n"
+        node.mcban("unban", "-j", "mc-exim", "-i", attacker)
+        assert client.connect(address, 25, source=attacker) == "accepted"
+        server.run("nft", "-f", "-", text=STRANGERS_RULES)
+        theirs = server.run("nft", "list", "table", "inet", "theirs")
+        node.stop()
+        assert server.run("nft", "list", "ruleset") == theirs
+    finally:
+        node.end()
