@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.node import Node, until
 from tests.netns import Host
 
-STRANGERS_RULES = "table inet theirs { set s { type ipv4_addr; } chain c { type filter hook input priority 0; } }"
+STRANGERS_RULES = "table inet theirs { set s { type ipv4_addr; }; chain c { type filter hook input priority 0; }; }"
 
 
 @pytest.mark.parametrize("attacker", ["203.0.113.7", "2001:db8:1::7"])
