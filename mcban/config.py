@@ -39,6 +39,7 @@ class Config:
     firewall_block: str = "reject"
     firewall_chains: tuple[str, ...] = ("INPUT",)
     firewall_maxelem: int = 1_000_000
+    end_connections: bool = False
     sync_interval: int = 5
     poll_interval: int = 1
     read_new_logs: str = "beginning"
@@ -163,6 +164,12 @@ def _whole(low: int, high: int) -> Callable[[Any], int]:
     return check
 
 
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
+
+
 def _duration(low: int, high: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         seconds = parse_duration(str(value))
@@ -208,6 +215,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "firewall.backend": ("firewall_backend", _one_of(*BACKENDS)),
     "firewall.block": ("firewall_block", _one_of("reject", "drop")),
     "firewall.chains": ("firewall_chains", _chains),
+    "firewall.end_connections": ("end_connections", _truth),
     "firewall.maxelem": ("firewall_maxelem", _whole(1024, 100_000_000)),
     "engine.sync_interval": ("sync_interval", _duration(1, 8)),
     "engine.poll_interval": ("poll_interval", _duration(1, 5)),

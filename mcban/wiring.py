@@ -35,7 +35,7 @@ LOOKUP_AGAIN = 60.0
 
 def wire(config: Config) -> Context:
     """Everything that commands and engine need; nothing is opened yet. Raises ConfigError."""
-    return Context(config, Database(config.url), _firewall(config), _host())
+    return Context(config, Database(config.url), _firewall(config), _host(), _forget_connections(config))
 
 
 def open_state(context: Context) -> None:
@@ -158,6 +158,14 @@ def _firewall(config: Config) -> Firewall:
         return MemoryFirewall()
     load = {"ipset": _ipset, "nftables": _nftables}[config.firewall_backend]
     return _LateFirewall(config.firewall_backend, lambda: load(config))
+
+
+def _forget_connections(config: Config) -> Callable[[Collection[str]], object] | None:
+    if not config.end_connections or config.firewall_backend == "memory":
+        return None
+    from mcban.firewall.conntrack import forget_connections  # noqa: PLC0415
+
+    return forget_connections
 
 
 def _host() -> Host:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from mcban.config import Config
@@ -65,6 +65,8 @@ class Context:
     database: Database
     firewall: Firewall
     host: Host
+    forget_connections: Callable[[Collection[str]], object] | None = None
+    """Makes connection tracking forget those of these entries; None where that is not wanted."""
 
     @property
     def now(self) -> int:

@@ -165,8 +165,7 @@ def sync(context: Context, names: Collection[str] | None = None, *, explained: i
             f"SQL no longer has {lost} of the {held} bans in the kernel: is this the right database, and whole? "
             "They stay in force; mcban sync --force lifts them"
         )
-    refusals = () if found.plan.empty else tuple(context.firewall.apply(found.plan, context.now))
-    return Outcome(found.plan, found.actual.missing, refusals, found.aim)
+    return Outcome(found.plan, found.actual.missing, _apply(context, found.plan), found.aim)
 
 
 def enforce(
@@ -187,7 +186,16 @@ def enforce(
         else:
             remove.setdefault(jail.name, set()).add(entry)
     todo = Plan(add=add, remove=remove)
-    return Outcome(todo, (), () if todo.empty else tuple(context.firewall.apply(todo, now)))
+    return Outcome(todo, (), _apply(context, todo))
+
+
+def _apply(context: Context, todo: Plan) -> tuple[Refusal, ...]:
+    if todo.empty:
+        return ()
+    refusals = tuple(context.firewall.apply(todo, context.now))
+    if context.forget_connections is not None and todo.add:
+        context.forget_connections({entry for entries in todo.add.values() for entry in entries})
+    return refusals
 
 
 def _groups(groups: dict[str, Group], names: Collection[str] | None) -> list[Group]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.node import Node, until
 from tests.mariadb import new_database, private_server, sql
-from tests.netns import one_host, require_netns
+from tests.netns import Host, one_host, require_netns
 
 CUSTOM_JAIL = (
     "INSERT INTO fail2ban_jail "
@@ -126,6 +126,32 @@ def test_what_a_stranger_flushes_comes_back(node: Node) -> None:
         until(lambda: node.process("sync", "--check").returncode == 0, f"healing after {command}", 10)
         assert node.entries("mc-exim-1d") == {"203.0.113.7"}
     assert "mended" in node.engine_log
+
+
+def test_open_connections_are_forgotten_where_that_is_set(wire: tuple[Host, Host], tmp_path: Path) -> None:
+    """With firewall.end_connections a ban also deletes what connection tracking knows of the address."""
+    server, client = wire
+    server.listen(25)
+    # Tracking begins with the first rule that asks for it.
+    server.run("iptables", "-A", "INPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP")
+    node = Node(server, tmp_path / "gate")
+    try:
+        node.prepare()
+        (node.folder / "mcban.toml").write_text("[firewall]\nend_connections = true\n", "utf-8")
+        node.start()
+        with client.connection(server.ipv4, 25, source="203.0.113.7") as connection:
+            connection.sendall(b"NOOP")
+            assert connection.recv(9) == b"NOOP"
+            assert "203.0.113.7" in server.run("conntrack", "-L")
+            node.fail("mc-exim", "203.0.113.7", 5)
+            until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7"}, "the ban")
+            until(lambda: "203.0.113.7" not in server.run("conntrack", "-L"), "the connection to be forgotten")
+            connection.sendall(b"NOOP")
+            with pytest.raises(OSError):
+                assert connection.recv(9) == b""
+                raise ConnectionResetError
+    finally:
+        node.end()
 
 
 def test_commands_work_while_no_engine_runs(node: Node) -> None:
