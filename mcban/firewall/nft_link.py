@@ -26,7 +26,8 @@ NO_PERMISSION = (
 )
 _SOL_NETLINK, _CAP_ACK = 270, 10
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
-_BUFFER = 1 << 26
+_BUFFER = 1 << 28
+"""A transaction is sent whole: some hundred bytes for each network."""
 _INTERRUPTED = 0x10
 _LAST_SEQUENCE = 0x7FFFFFF0
 
@@ -50,6 +51,8 @@ def translated(code: int, what: str) -> McbanError:
         return FirewallError(f"{what}: this kernel has no nf_tables for inet (CONFIG_NF_TABLES_INET, nft_reject_inet)")
     if code == errno.ENOENT:
         return FirewallError(f"{what}: a set or the table vanished meanwhile; the next sync puts it back")
+    if code == errno.ERESTART:
+        return FirewallError(f"{what}: others change the rules without pause; the next sync tries again")
     known = errno.errorcode.get(code)
     return FirewallError(f"{what}: the kernel answers {known or code} ({os.strerror(code)})")
 

@@ -198,8 +198,10 @@ class Half:
         try:
             self._link.commit(requests, generation)
         except OSError as error:
+            if error.errno in FULL:
+                raise Refused(error.errno) from error
             with speaking(self._what):
-                raise error
+                raise
 
     def _taken_out(self, name: str, width: int, keys: bytes) -> list[Request]:
         """What deletes elements whether or not they are there: those missing are added first, for ever, and nobody
