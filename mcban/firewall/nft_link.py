@@ -72,13 +72,15 @@ def speaking(what: str) -> Iterator[None]:
 
 class Link:
     """Opened when first used, and anew in a child after `fork`; not for two threads. `commits` counts the
-    transactions that took effect: each raised the kernel's generation by one."""
+    transactions that took effect: each raised the kernel's generation by one. `times` says when each message of the
+    last dump was made, in milliseconds: a long one takes its time, while what it tells of runs out."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
         self._owner = 0
         self._sequence = 0
         self.commits = 0
+        self.times: list[int] = []
 
     def close(self) -> None:
         """Give the socket back."""
@@ -118,9 +120,12 @@ class Link:
         line, sequence = self._open(), self._next()
         line.send(wire.request(command, NLM_F_DUMP, sequence, body, family))
         found: list[bytes] = []
+        self.times = []
         disturbed = False
         while True:
-            for kind, flags, payload in self._receive(line, sequence):
+            messages = self._receive(line, sequence)
+            now = time.time_ns() // 1_000_000
+            for kind, flags, payload in messages:
                 disturbed = disturbed or bool(flags & _INTERRUPTED)
                 code = -int(struct.unpack_from("=i", payload)[0]) if kind in (NLMSG_ERROR, NLMSG_DONE) else 0
                 if code == errno.ENOENT:
@@ -132,6 +137,7 @@ class Link:
                 if kind == NLMSG_DONE:
                     return False if disturbed else found
                 found.append(payload[4:])
+                self.times.append(now)
 
     def _receive(self, line: socket.socket, *sequences: int) -> list[tuple[int, int, bytes]]:
         """(type, flags, payload) of the next messages with one of these numbers."""

@@ -71,11 +71,10 @@ class Half:
         """
         name = self._name + suffix
         for _ in range(TRIES):
-            now = milliseconds()
             dump = self._link.dump(f"cannot read set {name}", wire.GETSETELEM, wire.all_elements(name))
             if dump is None:
                 return None
-            found = wire.unpack([fields(some).get(3, b"") for some in dump], width, now)
+            found = wire.unpack([fields(some).get(3, b"") for some in dump], width, self._link.times)
             if len(set(found[0])) == len(found[0]):
                 return found
             time.sleep(GROWING)
@@ -86,11 +85,10 @@ class Half:
     def _ranges(self) -> list[tuple[int, int, int]] | None:
         """What rules are asked about networks; None when it is gone."""
         name = self._name + RANGES
-        now = milliseconds()
         dump = self._link.dump(f"cannot read set {name}", wire.GETSETELEM, wire.all_elements(name))
         if dump is None:
             return None
-        keys, ends = wire.unpack([fields(some).get(3, b"") for some in dump], self._width, now)
+        keys, ends = wire.unpack([fields(some).get(3, b"") for some in dump], self._width, self._link.times)
         return networks.spans(keys, ends, 1 << (8 * self._width))
 
     def read(self) -> dict[str, int] | None:

@@ -135,12 +135,12 @@ def all_elements(name: str) -> bytes:
     return attribute(ELEM_LIST_TABLE, text(TABLE)) + attribute(ELEM_LIST_SET, text(name))
 
 
-def unpack(blocks: Sequence[bytes], width: int, now: int) -> tuple[list[bytes], list[int]]:
-    """Keys and ends in milliseconds of the elements that a dump gave at `now` (in milliseconds); those that only end
-    an interval have the end -1. Blocks of elements of one shape are read by columns, others one by one."""
+def unpack(blocks: Sequence[bytes], width: int, times: Sequence[int]) -> tuple[list[bytes], list[int]]:
+    """Keys and ends in milliseconds of the elements that a dump gave, each block at its time; those that only end an
+    interval have the end -1. Blocks of elements of one shape are read by columns, others one by one."""
     keys: list[bytes] = []
     ends: list[int] = []
-    for block in blocks:
+    for block, now in zip(blocks, times, strict=True):
         found = _regular(block, width, now) or _irregular(block, now)
         keys += found[0]
         ends += found[1]

@@ -94,7 +94,7 @@ class NftablesFirewall:
 
     def _port_ranges(self, name: str) -> list[tuple[int, int]]:
         dump = self._link.dump(f"cannot read set {name}", wire.GETSETELEM, wire.all_elements(name)) or []
-        keys, ends = wire.unpack([fields(some).get(3, b"") for some in dump], 2, 0)
+        keys, ends = wire.unpack([fields(some).get(3, b"") for some in dump], 2, self._link.times[: len(dump)])
         return [(low, high) for low, high, _ in spans(keys, ends, 65536)]
 
     def read(self, jails: Collection[str]) -> Actual:
