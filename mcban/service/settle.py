@@ -20,7 +20,7 @@ def settle_bans(context: Context, transaction: Transaction, world: World) -> lis
     """Give rows that plain SQL made active the end that they imply, and their address its canonical form; let those
     that it made inactive count from zero. Returns what was done, one line each."""
     said = []
-    for row in transaction.addresses.unsettled(context.now):
+    for row in [*transaction.addresses.unsettled(context.now), *transaction.addresses.unsigned(context.now)]:
         jail, entry = world.book.jails.get(row.jail), entry_of(row)
         if row.whitelisted or jail is None:
             continue
@@ -36,9 +36,11 @@ def settle_bans(context: Context, transaction: Transaction, world: World) -> lis
 
 def _settle(context: Context, transaction: Transaction, row: AddressRecord, jail: Jail, entry: str) -> str:
     now = context.now
-    renewed = row.until is not None
-    row.until = None
-    row.until = end_of(row, jail, now)
+    own_end = row.until is not None and row.until > now
+    renewed = row.until is not None and not own_end
+    if not own_end:
+        row.until = None
+        row.until = end_of(row, jail, now)
     row.since = (row.last_hit if renewed else row.since or row.last_hit) or now
     row.count, row.lifted_after = max(row.count, 1), None
     row.reason = BY_SQL if renewed else row.reason or BY_SQL

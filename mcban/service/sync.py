@@ -185,6 +185,8 @@ def enforce(
             add.setdefault(jail.name, {})[entry] = end
         else:
             remove.setdefault(jail.name, set()).add(entry)
+    for name, some in remove.items():  # a row that is gone may have been another spelling of one that is here
+        some.difference_update(add.get(name, ()))
     todo = Plan(add=add, remove=remove)
     return Outcome(todo, (), _apply(context, todo))
 

@@ -150,6 +150,12 @@ class AddressTable:
         # One after the other, for each is answered by an index.
         return [row for ends in (_IPS.c.until.is_(None), over) for row in self._records(_select(_IPS.c.active, ends))]
 
+    def unsigned(self, now: int) -> list[AddressRecord]:
+        """The running bans with an end of their own but no beginning: someone's plain SQL made them."""
+        # The end is looked at here, lest SQLite take the index of ends, which leads to every running ban.
+        rows = self._records(_select(_IPS.c.active, _IPS.c.since.is_(None)))
+        return [row for row in rows if row.until is not None and row.until > now]
+
     def ended_by_sql(self, now: int) -> list[AddressRecord]:
         """The rows that someone's plain SQL made inactive before their end."""
         early = and_(_IPS.c.until > to_datetime(now), _IPS.c.lifted_after.is_(None))

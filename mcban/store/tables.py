@@ -30,6 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TIMESTAMP, TypeDecorator, TypeEngine
 
 from mcban.core.ladder import DEFAULT_MAX_COUNT
+from mcban.core.model import LONGEST_PATH
 
 # Names in full: MariaDB compares binary, so that a jail `A` is not a jail `a`, nor is `a ` (its other collations pass
 # over spaces at the end), and stores any login name.
@@ -152,6 +153,7 @@ class IpRow(Base):
         UniqueConstraint("ip", "jail"),
         Index(None, "jail", "active", "until"),
         Index(None, "active", "until"),
+        Index(None, "active", "since"),
         Index(None, "whitelisted"),
         _MYSQL,
     )
@@ -221,7 +223,7 @@ class PositionRow(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     host: Mapped[str] = mapped_column(String(150))
-    path: Mapped[str] = mapped_column(String(500))
+    path: Mapped[str] = mapped_column(String(LONGEST_PATH))
     device: Mapped[int] = mapped_column(BigInteger)
     inode: Mapped[str] = mapped_column(String(20))  # up to 2**64 - 1, more than a signed BIGINT holds
     head_length: Mapped[int]

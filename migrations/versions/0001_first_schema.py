@@ -59,6 +59,7 @@ def create_original_tables() -> None:
     )
     op.create_index(op.f("ix_fail2ban_ips_jail_active_until"), "fail2ban_ips", ["jail", "active", "until"])
     op.create_index(op.f("ix_fail2ban_ips_active_until"), "fail2ban_ips", ["active", "until"])
+    op.create_index(op.f("ix_fail2ban_ips_active_since"), "fail2ban_ips", ["active", "since"])
     op.create_index(op.f("ix_fail2ban_ips_whitelisted"), "fail2ban_ips", ["whitelisted"])
     op.create_table(
         "fail2ban_conf",

@@ -13,7 +13,7 @@ from mcban.service.bans import unban
 from mcban.service.changes import OVERLAP, ChangeFeed
 from mcban.service.context import Context
 from mcban.service.report import bans_in_force, overview, show
-from mcban.service.sync import sync
+from mcban.service.sync import enforce, sync
 from tests.conftest import Machine
 from tests.service.desk import IP, NOON, TIERS, dump, execute, fail, held, in_force, known, row, sql_time
 
@@ -72,11 +72,34 @@ def test_an_address_in_another_spelling_is_enforced(
     assert held(context, entry) == ["mc-exim-1d"]
     assert len(bans_in_force(context, "mc-exim")) == 1
     show(context, entry)
-    if until is None:
-        assert row(context, "mc-exim-1d", typed) is None
-        assert known(context, "mc-exim-1d", entry).until == NOON + DAY
-        unban(context, "mc-exim", [entry])
-        assert held(context, entry) == []
+    assert row(context, "mc-exim-1d", typed) is None
+    assert known(context, "mc-exim-1d", entry).until == NOON + DAY
+    assert take_over(context) == []
+    unban(context, "mc-exim", [entry])
+    assert held(context, entry) == in_force(context, entry) == []
+
+
+def test_a_ban_inserted_with_an_end_of_its_own_keeps_it(context: Context) -> None:
+    """Whatever the jail's time; it is said and noted as others are, once, and `since` stays when it was given."""
+    insert(context, IP, until=sql_time(NOON + 999), count=2)
+    insert(context, IP, "mc-exim-1w", until=sql_time(NOON + 999), since=sql_time(NOON - 9), reason="by a script")
+    assert take_over(context) == [f"{IP} banned in mc-exim-1d by SQL"]
+    assert take_over(context) == []
+    ban = known(context, "mc-exim-1d")
+    assert (ban.until, ban.since, ban.count, ban.reason) == (NOON + 999, NOON, 2, "by SQL")
+    assert known(context, "mc-exim-1w").reason == "by a script"
+    assert held(context) == ["mc-exim-1d", "mc-exim-1w"]
+
+
+def test_a_rewritten_spelling_does_not_take_its_address_out_of_the_kernel(context: Context) -> None:
+    """The row that is gone and the one in its place are of one address."""
+    insert(context, "2001:DB8::1")
+    take_over(context)
+    rows = context.database.read(lambda t: t.addresses.get(["2001:db8::1"]))
+    world = upkeep.take_over(context)[0]
+    for gone in ([("2001:DB8::1", "mc-exim-1d")], [("2001:DB8::1", "mc-exim-1d"), ("192.0.2.1", "mc-exim-1d")]):
+        enforce(context, world, rows, gone)
+        assert held(context, "2001:db8::1") == ["mc-exim-1d"]
 
 
 def test_another_spelling_of_a_known_address_keeps_what_was_known(context: Context) -> None:
@@ -111,9 +134,8 @@ def test_garbage_is_said_and_never_enforced(context: Context, typed: str, until:
     assert [line.ip for line in bans_in_force(context, None)] == [IP]
     assert len(fail(context, 5).bans) == 1
     overview(context)
-    if until is None:
-        assert f"{typed} in mc-exim-1d: not an address or network that can be banned" in said
-        assert take_over(context) == []
+    assert f"{typed} in mc-exim-1d: not an address or network that can be banned" in said
+    assert take_over(context) == []
 
 
 def test_a_row_in_a_jail_that_is_not_there_stops_nothing(context: Context) -> None:
