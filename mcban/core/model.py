@@ -103,6 +103,10 @@ class Hit:
     login: str | None = None
 
 
+LONGEST_PATH = 500
+"""Characters of a log's path that SQL keeps with a position."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """How far a log was read.

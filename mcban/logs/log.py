@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from mcban.errors import DataError
-from mcban.logs.logfile import ABSENT, HEAD_LENGTH, LogFile, Truncated, reason_of
+from mcban.logs.logfile import ABSENT, HEAD_LENGTH, LogFile, Truncated, open_log, reason_of
 from mcban.logs.model import Block, LogState, LogStatus, Position
 from mcban.logs.rotation import Found, Identity, find_copy, look_back, never_read, survey
 from mcban.logs.watch import Watch
@@ -108,7 +108,7 @@ class Log:
                 self._check(self._current, now)
                 self._seen = seen  # after the check: what was cut before it lies before `seen`
             else:
-                self._arrive(LogFile(self.path), now, seen)
+                self._arrive(open_log(self.path), now, seen)
             self.state, self.reason = LogState.FOLLOWING, ""
         except DataError as error:
             self.state, self.reason = LogState.UNREADABLE, str(error)

@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 from mcban.errors import DataError
 from mcban.logs.model import Position
+from mcban.logs.paths import length_fault
 
 HEAD_LENGTH = 256
 """Bytes at the beginning of a file that make its fingerprint."""
@@ -196,6 +197,15 @@ class LogFile:
             parts.append(part)
             start, length = start + len(part), length - len(part)
         return b"".join(parts)
+
+
+def open_log(path: str) -> LogFile:
+    """The log at `path`, from its start. Raises what `open_regular` raises, DataError also when a position of it could
+    not be kept: what cannot be remembered is not read."""
+    fault = length_fault(path)
+    if fault:
+        raise DataError(fault)
+    return LogFile(path)
 
 
 def reason_of(error: OSError) -> str:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from mcban.core.model import LONGEST_PATH
+
 JOURNAL = "systemd-journal"
 
 _COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst|lz4|Z))"
@@ -32,10 +34,22 @@ def split_logpath(text: str) -> list[str]:
                 raise ValueError(f"logpath {word!r} is not an absolute path: write it from / on")
             if "\0" in word:
                 raise ValueError(f"logpath {word!r} holds a NUL byte")
+            fault = length_fault(word)
+            if fault:
+                raise ValueError(f"logpath {word[:60]!r}…: {fault}")
             paths[word] = None
     if not paths:
         raise ValueError("logpath is empty: name at least one log file")
     return list(paths)
+
+
+def length_fault(path: str) -> str | None:
+    """Why `path` is too long for a position of it to be kept, in words; None when it is not. A backslash, or a byte
+    that is no UTF-8, takes more than one character there."""
+    length = sum(4 if "\udc80" <= c <= "\udcff" else 2 if c == "\\" else 1 for c in path)
+    if length <= LONGEST_PATH:
+        return None
+    return f"a path of {length} characters, and positions are kept of {LONGEST_PATH} at the most: shorten it by a link"
 
 
 def is_glob(path: str) -> bool:

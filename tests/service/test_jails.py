@@ -12,7 +12,7 @@ from mcban.errors import DataError, FilterError, RefusedError, UsageError
 from mcban.service import upkeep
 from mcban.service.bans import Report, ban, unban
 from mcban.service.context import Context
-from mcban.service.jail_changes import add, change, enable, reload, remove, switch_blacklist
+from mcban.service.jail_changes import add, enable, reload, remove, switch_blacklist
 from mcban.service.jails import select
 from mcban.service.report import overview
 from mcban.service.sync import sync
@@ -20,45 +20,9 @@ from mcban.service.world import load_world
 from mcban.store.jails import JailRecord
 from tests.conftest import Machine
 from tests.service.desk import IP, TIERS, dump, execute, fail, held, in_force, known
+from tests.service.jail_desk import alter, faults, insert, made, rows
 
 GROUPS = ["mc-ssh", "mc-exim", "mc-webauth"]
-
-
-def made(name: str = "my-jail", **other: object) -> JailRecord:
-    """A custom jail."""
-    values = {
-        "name": name,
-        "enabled": True,
-        "maxretry": 3,
-        "findtime": 600,
-        "bantime": 3600,
-        "port": "8080",
-        "filter": "mc-exim-filter",
-        "banaction": "mc-custom",
-        "logpath": "/var/log/my.log",
-        "max_count": 0,
-    }
-    return JailRecord(**{**values, **other})  # type: ignore[arg-type]
-
-
-def insert(context: Context, jail: JailRecord) -> None:
-    """The row by plain SQL, unchecked."""
-    context.database.write(lambda t: t.jails.insert(jail))
-
-
-def rows(context: Context) -> dict[str, JailRecord]:
-    """Every row by name."""
-    return {record.name: record for record in context.database.read(lambda t: t.jails.all())}
-
-
-def faults(context: Context) -> dict[str, str]:
-    """What cannot be used, by name."""
-    return {fault.what: fault.why for fault in upkeep.take_over(context)[0].book.faults}
-
-
-def alter(context: Context, name: str, option: str, value: str, *, force: bool = False) -> Report:
-    """`mcban jail change`."""
-    return change(context, name, option, value, force=force)
 
 
 @pytest.mark.parametrize("name", ["mc-exim", "mc-exim-1d", None])
@@ -203,6 +167,7 @@ def test_a_ladder_that_does_not_ascend_is_refused_unless_forced_and_then_reporte
         ("mc-exim", "filter", "no-such-filter", FilterError),
         ("mc-exim", "filter", "../../etc/passwd", FilterError),
         ("mc-exim", "logpath", "relative/path", DataError),
+        ("mc-exim", "logpath", "/" + "y" * 500, DataError),
         ("mc-exim", "v6_prefix", "16", DataError),
         ("mc-exim", "v6_prefix", "/64", UsageError),
         ("mc-exim-bl", "v6_prefix", "64", UsageError),
@@ -335,47 +300,6 @@ def test_a_number_that_is_text_is_a_fault_by_name(context: Context, column: str)
     assert len(fail(context, 5).bans) == 1
 
 
-def test_parameters_of_the_action_overrule_the_row(context: Context) -> None:
-    """Ports, and how packets are refused, as fail2ban writes them in brackets; the settings name the chains."""
-    insert(context, made(banaction='iptables-multiport[name=x, port="22, 2222", blocktype=DROP, chain=INPUT]'))
-    insert(context, made("open", banaction="iptables-allports[blocktype='REJECT --reject-with tcp-reset']"))
-    assert faults(context) == {}
-    jails = upkeep.take_over(context)[0].book.jails
-    assert [(str(jails[name].ports), jails[name].drop) for name in ("my-jail", "open", "mc-exim-1d")] == [
-        ("22,2222", True),
-        ("all", False),
-        ("25,465,587", None),
-    ]
-
-
-def test_a_chain_that_the_settings_name_may_be_named_by_a_jail(make_context: Callable[..., Context]) -> None:
-    """firewall.chains says where rules go; a jail's action may say the same, and nothing else."""
-    context = make_context(firewall_chains=("INPUT", "DOCKER-USER"))
-    alter(context, "mc-exim", "banaction", "iptables-multiport[chain=DOCKER-USER]")
-    with pytest.raises(DataError, match=r"'FORWARD' is not among .* INPUT, DOCKER-USER"):
-        alter(context, "mc-exim", "banaction", "iptables-multiport[chain=FORWARD]")
-
-
-def test_tiers_that_disagree_on_how_to_refuse_are_reported(context: Context) -> None:
-    """One says DROP, another REJECT: the group's rule can do only one of them. A disabled tier has no say."""
-    alter(context, "mc-exim-1d", "banaction", "mc-custom[blocktype=DROP]")
-    assert faults(context) == {}
-    alter(context, "mc-exim-bl", "banaction", "mc-custom[blocktype=REJECT]")
-    assert faults(context)["mc-exim"] == ("the tiers disagree: mc-exim-1d says blocktype DROP, mc-exim-bl REJECT")
-    enable(context, "mc-exim-1d", on=False)
-    assert faults(context) == {}
-
-
-def test_tiers_that_count_by_different_networks_are_reported(context: Context) -> None:
-    """The lowest enabled tier decides; a group's option sets them all, its blacklist with them."""
-    alter(context, "mc-exim-1d", "v6_prefix", "64")
-    assert faults(context)["mc-exim"].startswith("its tiers name different values of v6_prefix: that of mc-exim-1d")
-    alter(context, "mc-exim", "v6_prefix", "64")
-    assert faults(context) == {}
-    assert {row.v6_prefix for name, row in rows(context).items() if name.startswith("mc-exim")} == {64}
-    assert rows(context)["mc-ssh-1d"].v6_prefix == 128
-
-
 def test_null_in_enabled_is_on(context: Context) -> None:
     """As the original treats it."""
     execute(context, "UPDATE fail2ban_jail SET enabled = NULL WHERE name = 'mc-exim-1d'")
@@ -418,6 +342,7 @@ def test_a_jail_is_added_and_removed(context: Context) -> None:
         (made("x", port="nope"), DataError),
         (made("my-1d", bantime=10**12), DataError),
         (made("x", logpath="/var/log/\udcff"), DataError),
+        (made("x", logpath="/var/log/" + "x" * 492), DataError),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
