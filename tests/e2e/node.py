@@ -162,9 +162,10 @@ class Node:
 
     def settled(self) -> None:
         """Wait until the engine has read every log to its end and committed it."""
-        until(self._all_read, "reading to the end")
+        until(self.all_read, "reading to the end")
 
-    def _all_read(self) -> bool:
+    def all_read(self) -> bool:
+        """Whether the engine has read every log to its end and committed it."""
         read = {
             position.path: position.offset
             for position in self.database.read(lambda t: t.positions.all(socket.gethostname()))
