@@ -102,8 +102,8 @@ def _show_document(view: report.AddressView) -> dict[str, object]:
 
 def _show_line(jail: report.JailView, now: int, *, asked: bool) -> str:
     parts = []
+    by = f" as {printable(jail.entry)}" if "/" in jail.entry else ""
     if jail.banned:
-        by = f" as {printable(jail.entry)}" if "/" in jail.entry else ""
         since = f", since {rfc3339(jail.since)}" if jail.since is not None else ""
         why = f" ({printable(jail.reason)})" if jail.reason else ""
         parts.append(f"banned{by} {_still(jail.until, now)}{since}{why}")
@@ -112,7 +112,7 @@ def _show_line(jail: report.JailView, now: int, *, asked: bool) -> str:
         elif jail.enforced is False and asked:
             parts.append("missing in the kernel: mcban sync puts it there")
     elif jail.maxretry:
-        parts.append(f"{jail.hits} of {jail.maxretry} hits")
+        parts.append(f"{jail.hits} of {jail.maxretry} hits{by}")
     if jail.count:
         parts.append(f"banned {plural(jail.count, 'time')} so far")
     return f"{jail.jail}: {', '.join(parts) or 'not banned'}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mcban.core.address import covers, to_network
-from mcban.core.escalation import Record, hits_counted
+from mcban.core.escalation import Record, counted_for, hits_counted
 from mcban.core.model import FOREVER, Group, Jail, Kind
 from mcban.errors import FirewallError, NoPermissionError
 from mcban.service.context import Context, Fault, World
@@ -90,42 +90,52 @@ class AddressView:
 
 
 def show(context: Context, entry: str) -> AddressView:
-    """What is known of an address or network: where banned, by itself or by a network that covers it, and why."""
+    """What is known of an address or network: where banned, by itself or by a network that covers it, and why. A group
+    that counts it as a part of a network tells of the network."""
     held, unasked = _kernel(context)
 
     def work(transaction: Transaction) -> AddressView:
         world = load_world(context, transaction)
-        rows = _rows(transaction, entry)
-        known = transaction.hits.of([entry])
+        counted = {group.name: counted_for(group, entry, world.allow) for group in world.book.groups.values()}
+        entries = list(dict.fromkeys([entry, *counted.values()]))
+        rows = _rows(transaction, world, entry, counted)
+        known = transaction.hits.of(entries)
         views: list[JailView] = []
         for group in world.book.groups.values():
-            record = _record(group, rows, known.get((group.name, entry), []), context.now)
+            whom = counted[group.name]
+            record = _record(group, rows, known.get((group.name, whom), []), context.now)
             for jail in group.jails:
                 row = rows.get(jail.name)
                 if row is None and (not record.hits or jail.kind is Kind.BLACKLIST):
                     continue
-                views.append(_view(context, world, jail, row or AddressRecord(entry, jail.name), record, held))
+                views.append(_view(context, world, jail, row or AddressRecord(whom, jail.name), record, held))
         allowed = {
             f"{a.entry} in {'all jails' if a.scope == '*' else a.scope} ({a.why})"
             for jail in world.book.jails.values()
             if (a := world.allow.covering(entry, jail)) is not None
         }
-        logins = transaction.hits.logins(entry) if "/" not in entry else {}
+        logins = [login for some in entries for tried in transaction.hits.logins(some).values() for login in tried]
+        events = [event for some in entries for event in transaction.events.of(some, EVENTS_SHOWN)]
         return AddressView(
             entry,
             tuple(sorted(allowed)),
             tuple(views),
-            tuple(dict.fromkeys(login for names in logins.values() for login in names)),
-            tuple(transaction.events.of(entry, EVENTS_SHOWN)),
+            tuple(dict.fromkeys(logins)),
+            tuple(sorted(events, key=lambda event: event.at)[-EVENTS_SHOWN:]),
             unasked,
         )
 
     return context.database.read(work)
 
 
-def _rows(transaction: Transaction, entry: str) -> dict[str, AddressRecord]:
-    """By jail the row of `entry`, or, where that is no ban, of a banned network that covers it."""
+def _rows(transaction: Transaction, world: World, entry: str, counted: Mapping[str, str]) -> dict[str, AddressRecord]:
+    """By jail the row of `entry`, or, where that is no ban, of the network that its group counts it in, or of a banned
+    one that covers it. `counted` has by group whom it counts."""
     rows = {row.jail: row for row in transaction.addresses.get([entry])}
+    for row in transaction.addresses.get(set(counted.values()) - {entry}):
+        jail = world.book.jails.get(row.jail)
+        if jail and counted[jail.group] == row.ip and not (row.jail in rows and rows[row.jail].active):
+            rows[row.jail] = row
     network = to_network(entry)
     for row in transaction.addresses.networks():
         wider = entry_of(row)

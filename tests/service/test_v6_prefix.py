@@ -64,6 +64,23 @@ def test_an_address_of_a_banned_network_is_shown_as_banned(by64: Context) -> Non
     assert (views["mc-exim-1d"].banned, views["mc-exim-1d"].entry) == (True, NETWORK)
 
 
+def test_an_address_shows_the_hits_and_the_history_of_the_network_that_it_counts_in(
+    by64: Context, machine: Machine
+) -> None:
+    """Hits to the next tier, bans so far, what was decided; of other groups its own."""
+    hits(by64, *[A] * 5)
+    unban(by64, "mc-exim", [A])
+    machine.now += 1
+    hits(by64, *[A] * 3)
+    hits(by64, B, group="mc-ssh")
+    view = show(by64, B)
+    told = {one.jail: (one.entry, one.hits, one.count) for one in view.jails}
+    assert (told["mc-exim-1d"], told["mc-exim-1w"]) == ((NETWORK, 3, 1), (NETWORK, 3, 0))
+    assert told["mc-ssh-1d"] == (B, 1, 0)
+    assert [event.what for event in view.events] == ["ban", "lift"]
+    assert {one.jail for one in show(by64, FAR).jails} == set()
+
+
 def test_other_groups_and_ipv4_count_by_address(by64: Context) -> None:
     """The setting is of its group, and of IPv6."""
     hits(by64, A, B, B, group="mc-ssh")
