@@ -154,3 +154,27 @@ def test_a_session_of_unknown_origin_stops_no_command(node: Node, value: str) ->
     assert (done.returncode, done.stderr) == (0, "")
     if value.startswith("fe80"):
         assert node.host.process(MCBAN, "ban", "-j", "mc-exim-1d", "-i", "fe80::1", env=env).returncode == 3
+
+
+def test_an_action_closes_the_ports_and_refuses_as_it_says(gate: Node) -> None:
+    """Ports in brackets instead of the row's, all ports, DROP without a word, REJECT at once: with packets."""
+    address, _, neighbour, _ = FAMILIES["IPv4"]
+    client: Host = gate.client  # type: ignore[attr-defined]
+    gate.host.listen(80)
+
+    def found() -> list[str]:
+        return [client.connect(gate.host.ipv4, port, address, 0.7) for port in (25, 80)]
+
+    gate.mcban("ban", "-j", "mc-exim", "-i", address)
+    assert found() == ["refused", "accepted"]
+    for action, result in (
+        ('iptables-multiport[name=x, port="80,8080", blocktype=DROP]', ["accepted", "timeout"]),
+        ("nftables-allports[blocktype=REJECT]", ["refused", "refused"]),
+        ("mc-custom", ["refused", "accepted"]),
+    ):
+        gate.mcban("jail", "change", "-j", "mc-exim", "--option", "banaction", "-v", action)
+        assert found() == result
+        assert connect(gate, neighbour) == "accepted"
+    refused = gate.process("jail", "change", "-j", "mc-exim", "--option", "banaction", "-v", "mc-custom[chain=FORWARD]")
+    assert refused.returncode == 65
+    assert "'FORWARD' is not among the setting firewall.chains" in refused.stderr
