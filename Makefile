@@ -1,7 +1,8 @@
 # make run    an engine from this checkout, in the foreground      make demo   see it work, in half a minute
 # make test   every check and test, with all that they need        make soak   the same at full length: hours
+# make bench  figures, beside those of ipset itself, in one run
 # make lint   style, types and imports only                        make clean  take away what these made
-.PHONY: help run demo test lint soak clean
+.PHONY: help run demo test bench lint soak clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -53,6 +54,11 @@ test: $(VENV)/test
 soak: $(VENV)/test
 	@if [ "$$(id -u)" = 0 ]; then $(call install_missing,$(TEST_NEEDS)); fi
 	$(BIN)/pytest -m soak --timeout 14400
+
+bench: $(VENV)/test
+	@if [ "$$(id -u)" = 0 ]; then $(call install_missing,$(TEST_NEEDS)); fi
+	$(BIN)/python -m tests.bench.bench_firewall
+	$(BIN)/python -m tests.bench.bench_engine
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
