@@ -15,7 +15,7 @@ MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": 
 BIG_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
-def create_original_tables() -> None:
+def create_jails() -> None:
     op.create_table(
         "fail2ban_jail",
         sa.Column("id", sa.Integer, nullable=False),
@@ -37,6 +37,9 @@ def create_original_tables() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_fail2ban_jail_name")),
         **MYSQL,
     )
+
+
+def create_other_original_tables() -> None:
     op.create_table(
         "fail2ban_ips",
         sa.Column("id", sa.Integer, nullable=False),
@@ -230,7 +233,8 @@ def insert_shipped_jails() -> None:
 
 def upgrade() -> None:
     check_beforehand()
-    create_original_tables()
+    create_jails()
+    create_other_original_tables()
     create_tables_of_our_own()
     create_tables_of_notes()
     create_triggers()
