@@ -39,10 +39,10 @@ def format_duration(seconds: int) -> str:
 
 
 def about(seconds: int) -> str:
-    """`seconds` for a person, in the two largest units: `6d 23h`."""
+    """`seconds` for a person, in the two largest of years, days, hours, minutes and seconds: `6d 23h`, `30d`."""
     parts = []
     for unit, size in _UNITS.items():
-        if unit == "mo":
+        if unit in {"mo", "w"}:
             continue
         whole, seconds = divmod(seconds, size)
         if whole:

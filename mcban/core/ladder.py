@@ -81,16 +81,18 @@ def faults(steps: Sequence[Step]) -> list[str]:
             ("bantime", _length(low.bantime), _length(high.bantime)),
         ):
             if not value_low < value_high:
-                shown = getattr(high, word)
-                said.append(f"{word} {shown} of {high.suffix} is not above {getattr(low, word)} of {low.suffix}")
+                shown = [
+                    format_duration(value) if word == "bantime" and value < 0 else value
+                    for value in (getattr(high, word), getattr(low, word))
+                ]
+                said.append(f"{word} {shown[0]} of {high.suffix} is not above {shown[1]} of {low.suffix}")
     return said
 
 
 def table(steps: Iterable[Step]) -> str:
     """A ladder in one line: `1d 5 in 1h for 1d, 1w 10 in 2d for 1w`."""
-    return ", ".join(
-        f"{s.suffix} {s.maxretry} in {format_duration(s.findtime)} for {format_duration(s.bantime)}" for s in steps
-    )
+    lengths = [(step, format_duration(step.bantime).removeprefix("for ")) for step in steps]
+    return ", ".join(f"{s.suffix} {s.maxretry} in {format_duration(s.findtime)} for {long}" for s, long in lengths)
 
 
 def _length(bantime: int) -> float:

@@ -49,16 +49,16 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     name, bracket, rest = spec.strip().partition("[")
     name = name.strip()
     if not NAME.fullmatch(name):
-        raise FilterError(f"{printable(spec)!r} is not the name of a filter: letters, digits, `_`, `.` and `-` only")
+        raise FilterError(f"'{printable(spec)}' is not the name of a filter: letters, digits, `_`, `.` and `-` only")
     parameters: dict[str, str] = {}
     if bracket:
         if not rest.endswith("]"):
-            raise FilterError(f"filter {printable(spec)!r}: the parameters do not end with `]`")
+            raise FilterError(f"filter '{printable(spec)}': the parameters do not end with `]`")
         body, position = rest[:-1], 0
         while position < len(body):
             found = _PARAMETER.match(body, position)
             if not found:
-                raise FilterError(f"filter {printable(spec)!r}: expected `key=value` at {printable(body[position:])!r}")
+                raise FilterError(f"filter '{printable(spec)}': expected `key=value` at '{printable(body[position:])}'")
             parameters[found[1].lower()] = next((v for v in found.group(2, 3, 4) if v is not None), "")
             position = found.end()
     return name, parameters
@@ -184,7 +184,7 @@ class _Resolver:
             if found[0] == "%%":
                 return "%"
             if found[1] is None:
-                raise self.fail(f"a lone % near {printable(text[found.start() : found.start() + 20])!r}: write %%")
+                raise self.fail(f"a lone % near '{printable(text[found.start() : found.start() + 20])}': write %%")
             value = self.raw(found[1].lower())
             if value is None:
                 raise self.fail(f"%({printable(found[1])})s is defined nowhere")

@@ -53,7 +53,7 @@ class IpsetFirewall:
         self.chains = tuple(chains)
         for chain in self.chains:
             if not _CHAIN.fullmatch(chain):
-                raise ConfigError(f"{printable(chain)!r} is no name of an iptables chain")
+                raise ConfigError(f"'{printable(chain)}' is no name of an iptables chain")
         self._sets = Sets()
         self._known: dict[str, Header] = {}
         self._added: dict[str, int] = {}

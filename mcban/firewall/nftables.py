@@ -47,7 +47,7 @@ class NftablesFirewall:
     def __init__(self, most: int = 64_000_000, chains: Sequence[str] = ("INPUT",)) -> None:
         for chain in chains:
             if chain not in HOOKS:
-                raise ConfigError(f"the nftables backend knows no chain {printable(chain)!r}, but {', '.join(HOOKS)}")
+                raise ConfigError(f"the nftables backend knows no chain '{printable(chain)}', but {', '.join(HOOKS)}")
         self.most = most
         self._hooks = dict(HOOKS[chain] for chain in chains)
         self._link = Link()

@@ -41,7 +41,7 @@ def parse_entries(texts: Sequence[str]) -> list[str]:
             entries.append(parse_network(text))
         except ValueError:
             raise UsageError(
-                f"{printable(text)!r} is no address or network: write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/48"
+                f"'{printable(text)}' is no address or network: write 203.0.113.7, 203.0.113.0/24 or 2001:db8::/48"
             ) from None
     return list(dict.fromkeys(entries))
 
@@ -152,10 +152,12 @@ def _check_width(entry: str, *, yes: bool) -> None:
     network = to_network(entry)
     if network.prefixlen == 0:
         raise RefusedError(f"{entry} is everybody: it is never banned")
+    if network.is_multicast or network.is_unspecified or entry == "255.255.255.255":
+        raise RefusedError(f"{entry} is no address from which anybody connects: it is never banned")
     if network.prefixlen < WIDEST[network.version] and not yes:
+        holds = f" holds {network.num_addresses:,} addresses" if network.version == 4 else ""
         raise RefusedError(
-            f"{entry} holds {network.num_addresses:,} addresses, wider than /{WIDEST[network.version]}: "
-            "say --yes if you mean it"
+            f"{entry}{holds or ' is a network'}, wider than /{WIDEST[network.version]}: say --yes if you mean it"
         )
 
 
@@ -163,7 +165,8 @@ def _check_allowed(world: World, entry: str, jail: Jail, *, force: bool) -> None
     allowance = world.allow.touching(entry, jail, protected=not force)
     if allowance is None:
         return
-    which = entry if allowance.entry == entry else f"{entry} shares addresses with {allowance.entry}, which"
+    word = "lies in" if covers(to_network(allowance.entry), to_network(entry)) else "holds"
+    which = entry if allowance.entry == entry else f"{entry} {word} {allowance.entry}, which"
     if allowance.protected:
         raise RefusedError(f"{which} is protected ({allowance.why}): --force bans it all the same")
     raise RefusedError(f"{which} is allowed in {jail.name} ({allowance.why}): take it off that list first")

@@ -44,6 +44,9 @@ def add(context: Context, record: JailRecord, *, force: bool) -> Report:
         made = _settle(context, transaction)
         group = ladder.split_name(record.name)[0]
         book = _book(context, transaction)
+        for fault in book.faults:
+            if fault.what in {record.name, *_implied(record)}:
+                raise DataError(str(fault))
         if group in book.groups:
             check_ladder(book.groups[group].tiers, force=force)
         return [f"{record.name} added", *made]
@@ -248,7 +251,7 @@ def _parse(option: str, value: str) -> int | str:
         raise UsageError(
             f"{option}: {error}"
             if option in {"findtime", "bantime"}
-            else f"{option}: {printable(value)!r} is no whole number above 0"
+            else f"{option}: '{printable(value)}' is no whole number above 0"
         ) from None
     return value
 

@@ -102,7 +102,7 @@ def _action(record: JailRecord, chains: Collection[str] | None) -> BanAction:
         raise ValueError(printable(str(error), 400)) from None
     if chains is not None and action.chain is not None and action.chain not in chains:
         raise ValueError(
-            f"banaction {action.name}: the chain {printable(action.chain)!r} is not among the setting firewall.chains, "
+            f"banaction {action.name}: the chain '{printable(action.chain)}' is not among the setting firewall.chains, "
             f"which names {', '.join(chains)}"
         )
     return action

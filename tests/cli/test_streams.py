@@ -59,7 +59,7 @@ def test_control_c_is_one_line(terminal: Terminal) -> None:
         env=terminal.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # it may be ignored in a build
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # no thread yet; a build may ignore it
     )
     block = (failure("203.0.113.7") * 20_000).encode()
     with pipe.open("wb", buffering=0) as log:

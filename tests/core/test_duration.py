@@ -42,7 +42,8 @@ def test_for_ever_is_said_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0, "0s"), (59, "59s"), (3600, "1h"), (604_799, "6d 23h"), (31_536_000 + 5, "1y 5s")]
+    ("seconds", "said"),
+    [(0, "0s"), (59, "59s"), (3600, "1h"), (604_799, "6d 23h"), (2_592_000, "30d"), (31_536_000 + 5, "1y 5s")],
 )
 def test_a_rest_of_time_is_said_in_its_two_largest_units(seconds: int, said: str) -> None:
     """6d 23h, not 604799."""

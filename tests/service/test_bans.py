@@ -116,7 +116,7 @@ def test_asking_again_says_so_and_changes_no_row(context: Context, name: str, ba
         ("10.0.0.0/15", {}, "wider than /16: say --yes"),
         ("2001::/31", {}, "wider than /32: say --yes"),
         ("192.0.2.1", {}, "is protected .a default gateway.: --force"),
-        ("192.0.2.0/24", {"yes": True}, "shares addresses with 192.0.2.1, which is protected"),
+        ("192.0.2.0/24", {"yes": True}, "holds 192.0.2.1, which is protected"),
         ("198.51.100.7", {"force": True}, "take it off that list first"),
         ("198.51.100.7", {}, "is allowed in mc-exim-1d .whitelisted."),
         ("198.51.0.0/16", {"force": True}, "take it off that list first"),
@@ -284,3 +284,12 @@ def test_what_was_decided_is_told_in_its_order(context: Context) -> None:
         ("blacklist", "mc-exim-bl"),
         ("lift", "mc-exim-bl"),
     ]
+
+
+@pytest.mark.parametrize("nobody", ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"])
+def test_what_nobody_connects_from_is_never_banned(context: Context, nobody: str) -> None:
+    """Addresses that are no host's are refused by hand, forced or not, and nothing changes."""
+    before = dump(context)
+    with pytest.raises(RefusedError, match="anybody connects"):
+        ban(context, "mc-exim", [nobody], None, force=True, yes=True)
+    assert dump(context) == before

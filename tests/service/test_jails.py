@@ -124,7 +124,7 @@ def test_a_groups_maxretry_regenerates_its_ladder(context: Context) -> None:
         ("mc-exim-1d", "maxretry", "10", "maxretry 10 of 1w is not above 10 of 1d"),
         ("mc-exim-1w", "findtime", "1h", "findtime 3600 of 1w is not above 3600 of 1d"),
         ("mc-exim-1y", "bantime", "1w", "bantime 604800 of 1y is not above 2592000 of 1m"),
-        ("mc-exim-1m", "bantime", "-1", "bantime 31536000 of 1y is not above -1 of 1m"),
+        ("mc-exim-1m", "bantime", "-1", "bantime 31536000 of 1y is not above for ever of 1m"),
         ("mc-exim", "findtime", "1h", "findtime 3600 of 1w is not above 3600 of 1d"),
     ],
 )
@@ -367,3 +367,17 @@ def test_a_removed_blacklist_does_not_come_back(context: Context) -> None:
     switch_blacklist(context, "mc-exim", on=True, max_count=2)
     assert rows(context)["mc-exim-bl"].enabled
     assert {rows(context)[tier].max_count for tier in TIERS} == {2}
+
+
+@pytest.mark.parametrize(
+    ("name", "maxretry", "escalate"), [("lonely-bl", 5, False), ("steep", 9_000, True)], ids=["no jail", "too steep"]
+)
+def test_a_jail_whose_rows_could_not_be_used_is_not_made(
+    context: Context, name: str, maxretry: int, escalate: bool
+) -> None:
+    """`jail add` refuses what would only become a fault, and leaves nothing behind."""
+    record = JailRecord(name, True, maxretry, 600, 600, "25", "mc-exim-filter", "mc-custom", "/x", 0, escalate=escalate)
+    before = dump(context)
+    with pytest.raises(DataError):
+        add(context, record, force=False)
+    assert dump(context) == before
