@@ -6,7 +6,7 @@ import click
 
 from mcban.cli.output import context_of, emit, json_option
 from mcban.core.plan import Plan
-from mcban.errors import printable
+from mcban.errors import RefusedError, printable
 from mcban.service import sync as service
 from mcban.service.upkeep import take_over
 
@@ -32,6 +32,9 @@ def sync(ctx: click.Context, check: bool, force: bool, as_json: bool) -> int:
         return 0 if plan.empty else 1
     take_over(context)
     outcome = service.sync(context, force=force)
+    if outcome.withheld:
+        _tell(outcome.plan, as_json, applied=True, whole=False)
+        raise RefusedError(outcome.withheld)
     _tell(outcome.plan, as_json, applied=True, whole=not outcome.refusals)
     for refusal in outcome.refusals:
         click.echo(

@@ -271,6 +271,8 @@ class Engine:
             log.info("put %d bans into the kernel", outcome.plan.additions)
         self._refusals = ()
         self._note(outcome)
+        if outcome.withheld:
+            raise RefusedError(outcome.withheld)
 
     def _note(self, outcome: Outcome) -> None:
         if outcome.refusals:

@@ -46,7 +46,7 @@ def allow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
         return said, _lift_covered(context, transaction, jails, entries)
 
     said, lifted = context.database.write(work)
-    sync(context, explained=len(lifted))
+    sync(context, meant=[*entries, *(line.split()[0] for line in lifted)])
     return Report((*said, *lifted))
 
 

@@ -84,6 +84,7 @@ def unban(context: Context, name: str | None, entries: Sequence[str]) -> Report:
 
     def work(transaction: Transaction) -> _Desk:
         desk = _Desk(context, transaction, name)
+        desk.lifted.update(entries)
         jails = desk.jails
         if name in desk.world.book.groups:
             jails = list(desk.world.book.groups[name].jails)
@@ -195,7 +196,7 @@ class _Desk:
         self.jails = select(self.world.book, name)
         self.done: list[str] = []
         self.failed: list[str] = []
-        self.lifted = 0
+        self.lifted: set[str] = set()
 
     def blacklist(self) -> Jail:
         """The blacklist jail of the group meant; raises UsageError when there is none."""
@@ -282,7 +283,7 @@ class _Desk:
             event = Event(now, "lift", entry, jail.name, None, BY_HAND, self.context.config.node)
             self.transaction.events.add([event])
             self.done.append(f"{entry} lifted in {jail.name}")
-            self.lifted += 1
+            self.lifted.add(entry)
         self._forget(entry, jails, rows, [jail.name for jail in banned])
         if not banned and not quiet:
             self.done.append(f"{entry} is not banned {f'in {self.name}' if self.name else 'anywhere'}")
@@ -335,6 +336,6 @@ def _carry_out(context: Context, name: str | None, work: Callable[[Transaction],
     context.firewall.read(())
     desk = context.database.write(work)
     groups = {jail.group for jail in desk.jails}
-    outcome = sync(context, groups if name is not None else None, explained=desk.lifted)
+    outcome = sync(context, groups if name is not None else None, meant=desk.lifted)
     refused = [f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in outcome.refusals]
     return Report(tuple(desk.done), tuple(desk.failed + refused))

@@ -26,7 +26,7 @@ class DriftWatch:
 
     def synced(self, context: Context, outcome: Outcome, now: float) -> None:
         """Remember a full sync; one that left something undone is to be followed by another. `now` is any clock's."""
-        self._aim = None if outcome.refusals else outcome.aim
+        self._aim = None if outcome.refusals or outcome.withheld else outcome.aim
         self._read_all_at = now + READ_ALL_EVERY
         self._protected = dict(context.host.protected())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcban.core.address import pack, parse_network
 from mcban.core.duration import FOREVER_DURATION
@@ -12,7 +12,6 @@ from mcban.core.ladder import split_name
 from mcban.core.model import FOREVER, Group, Jail
 from mcban.core.plan import Actual, Plan, Rule, Wanted, plan
 from mcban.core.ports import join_ports
-from mcban.errors import RefusedError
 from mcban.firewall.base import Refusal
 from mcban.service.context import Context, World
 from mcban.service.world import load_world
@@ -28,6 +27,7 @@ class Outcome:
     missing: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     aim: Aim | None = None
+    withheld: str = ""
 
 
 def end_of(record: AddressRecord, jail: Jail, now: int) -> int:
@@ -120,12 +120,11 @@ class Comparison:
     aim: Aim
     world: World
 
-    def lost(self) -> int:
-        """How many entries the plan lifts because SQL does not know them: neither a disabled jail nor an allowance
-        explains them."""
-        gone = sum(len(self.actual.entries[jail]) for jail in self.plan.drop if jail not in self.world.book.jails)
-        lifted = (max(0, len(some) - self.aim.aside[jail]) for jail, some in self.plan.remove.items())
-        return gone + sum(lifted)
+    def lifts(self) -> dict[str, set[str]]:
+        """By jail, the entries that the plan lifts and that no jail's being disabled explains."""
+        book = self.world.book.jails
+        gone = {jail: set(self.actual.entries[jail]) for jail in self.plan.drop if jail not in book}
+        return gone | {jail: set(entries) for jail, entries in self.plan.remove.items()}
 
 
 def compare(context: Context, names: Collection[str] | None = None) -> Comparison:
@@ -147,25 +146,53 @@ def compare(context: Context, names: Collection[str] | None = None) -> Compariso
 
 
 MANY = 100
-"""Entries from which on lifting more than half of them at once wants an explanation."""
+"""Entries from which on half of them must not vanish without a trace."""
 
 
-def sync(context: Context, names: Collection[str] | None = None, *, explained: int = 0, force: bool = False) -> Outcome:
-    """Bring the kernel to SQL, for the groups `names` or for all.
+def sync(
+    context: Context, names: Collection[str] | None = None, *, meant: Collection[str] = (), force: bool = False
+) -> Outcome:
+    """Bring the kernel to SQL, for the groups `names` or for all. Raises NoPermissionError, FirewallError.
 
-    `explained` are the bans that the caller has just ended in SQL. Raises RefusedError, with nothing changed, when
-    otherwise more than half of over MANY entries would be lifted and it is not forced: that is what a database that
-    came back empty looks like. Raises NoPermissionError, FirewallError.
+    When more than half of over MANY entries would be lifted of which SQL has no row at all, the database came back
+    empty, or is another one: then, unless forced, these stay, all else is done, and `withheld` of the outcome says so.
+    `meant` are entries that are lifted all the same, since somebody has just asked for it.
     """
     found = compare(context, names)
+    todo, withheld = (found.plan, "") if force else _guard(context, found, meant)
+    refusals = _apply(context, todo)
+    return Outcome(todo, found.actual.missing, refusals, None if withheld else found.aim, withheld)
+
+
+def _guard(context: Context, found: Comparison, meant: Collection[str]) -> tuple[Plan, str]:
+    """The plan without what would lift bans that SQL has lost, and what to say of it."""
+    lifts = found.lifts()
     held = sum(len(entries) for entries in found.actual.entries.values())
-    lost = found.lost() - explained
-    if held > MANY and lost * 2 > held and not force:
-        raise RefusedError(
-            f"SQL no longer has {lost} of the {held} bans in the kernel: is this the right database, and whole? "
-            "They stay in force; mcban sync --force lifts them"
-        )
-    return Outcome(found.plan, found.actual.missing, _apply(context, found.plan), found.aim)
+    if held <= MANY or 2 * sum(len(entries) for entries in lifts.values()) <= held:
+        return found.plan, ""
+    asked = {entry for entries in lifts.values() for entry in entries}
+    rows = context.database.read(lambda t: t.addresses.get(asked, lifts))
+    known = {(row.jail, entry_of(row)) for row in rows}
+    lost = {
+        jail: {entry for entry in entries if (jail, entry) not in known and entry not in meant}
+        for jail, entries in lifts.items()
+    }
+    number = sum(len(entries) for entries in lost.values())
+    if 2 * number <= held:
+        return found.plan, ""
+    kept = {jail for jail in found.plan.drop if lost.get(jail)}
+    groups = {split_name(jail)[0] for jail in kept}
+    todo = replace(
+        found.plan,
+        rules={group: rule for group, rule in found.plan.rules.items() if group not in groups},
+        drop_rules=tuple(group for group in found.plan.drop_rules if group not in groups),
+        remove={jail: set(entries) - lost[jail] for jail, entries in found.plan.remove.items()},
+        drop=tuple(jail for jail in found.plan.drop if jail not in kept),
+    )
+    return todo, (
+        f"SQL knows nothing of {number} of the {held} bans in the kernel: is this the right database, and whole? "
+        "They stay in force; mcban sync --force lifts them"
+    )
 
 
 def enforce(

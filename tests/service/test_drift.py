@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from mcban.core.model import FOREVER
-from mcban.errors import RefusedError
 from mcban.firewall.memory import MemoryFirewall
 from mcban.service import allow, bans
 from mcban.service.context import Context
@@ -95,29 +94,51 @@ def test_everything_is_read_once_in_a_while_and_when_the_host_changes(context: C
     assert watch.drifted(context, 1.0)
 
 
-@pytest.mark.parametrize("lost", ["DELETE FROM fail2ban_ips", "UPDATE fail2ban_ips SET active = 0"])
-def test_a_database_that_came_back_empty_lifts_nobody(context: Context, lost: str) -> None:
-    """When SQL has lost more than half of over 100 bans they stand in the kernel until sync is forced."""
+def test_a_database_that_came_back_empty_lifts_nobody_and_the_rest_is_mended(context: Context) -> None:
+    """When SQL knows nothing of more than half of over 100 bans they stand until sync is forced; what is missing in
+    the kernel is put back all the same, and a new ban is enforced."""
     ips = fill(context, MANY + 20)
-    execute(context, lost)
+    execute(context, "DELETE FROM fail2ban_ips")
+    firewall_of(context).rules.clear()
     for _ in range(2):
-        with pytest.raises(RefusedError, match=r"--force"):
-            sync(context)
-        assert len(firewall_of(context).entries["mc-exim-1y"]) == len(ips)
-    sync(context, force=True)
-    assert not firewall_of(context).entries["mc-exim-1y"]
+        assert "--force" in sync(context).withheld
+        assert set(firewall_of(context).entries["mc-exim-1y"]) == set(ips)
+        assert "mc-exim" in firewall_of(context).rules
+    bans.ban(context, "mc-exim-1y", ["203.0.113.5"], None, force=False, yes=False)
+    assert "203.0.113.5" in firewall_of(context).entries["mc-exim-1y"]
+    bans.unban(context, None, ips[:1])
+    assert ips[0] not in firewall_of(context).entries["mc-exim-1y"], "who is let in by hand is in"
+    assert not sync(context, force=True).withheld
+    assert set(firewall_of(context).entries["mc-exim-1y"]) == {"203.0.113.5"}
 
 
 def test_lost_jails_count_like_lost_bans(context: Context) -> None:
-    """An empty table of jails lifts nobody either; a disabled jail does what was asked for."""
-    fill(context, MANY + 20)
+    """Empty tables lift nobody; a disabled jail does what was asked for."""
+    ips = fill(context, MANY + 20)
     execute(context, "UPDATE fail2ban_jail SET enabled = 0 WHERE name = 'mc-exim-1y'")
-    sync(context)
+    assert not sync(context).withheld
     execute(context, "UPDATE fail2ban_jail SET enabled = 1 WHERE name = 'mc-exim-1y'")
     sync(context)
-    execute(context, "DELETE FROM fail2ban_jail")
-    with pytest.raises(RefusedError):
-        sync(context)
+    execute(context, "DELETE FROM fail2ban_ips", "DELETE FROM fail2ban_jail")
+    assert sync(context).withheld
+    assert set(firewall_of(context).entries["mc-exim-1y"]) == set(ips)
+    assert "mc-exim" in firewall_of(context).rules
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE fail2ban_ips SET active = 0",
+        "DELETE FROM fail2ban_jail WHERE name LIKE 'mc-exim%'",
+        "UPDATE fail2ban_ips SET until = '2020-01-01 00:00:00'",
+    ],
+)
+def test_what_sql_says_of_many_bans_is_done(context: Context, statement: str) -> None:
+    """Bans that SQL knows and has ended, or whose jail it has removed, are lifted however many they are."""
+    fill(context, MANY + 20)
+    execute(context, statement)
+    assert not sync(context).withheld
+    assert not firewall_of(context).entries.get("mc-exim-1y")
 
 
 def test_lifting_many_by_hand_is_what_was_asked_for(context: Context, make_context: MakeContext) -> None:
@@ -132,7 +153,7 @@ def test_lifting_many_by_hand_is_what_was_asked_for(context: Context, make_conte
     ]
     other.database.write(lambda t: t.addresses.save(rows))
     firewall_of(other).entries["mc-exim-1y"] = {row.ip: FOREVER for row in rows}
-    sync(other)
+    assert not sync(other).withheld
     assert not firewall_of(other).entries["mc-exim-1y"]
 
 
