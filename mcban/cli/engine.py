@@ -53,7 +53,9 @@ def run(ctx: click.Context, once: bool) -> int:
         engine = Engine(context, presence)
         engine.start()
         if once:
-            engine.read_to_end()
+            if not engine.read_to_end(signals):
+                log.warning("stopped before the end of the logs; the rest is read next time")
+                return 130
             _check_all_read(context)
             return 0
         log.info("ready")

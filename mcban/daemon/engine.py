@@ -9,8 +9,10 @@ import logging
 import os
 import selectors
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mcban import __version__
@@ -19,7 +21,7 @@ from mcban.core.model import FOREVER, Ban, Hit, Position
 from mcban.core.plan import Plan
 from mcban.daemon.presence import Presence
 from mcban.daemon.signals import Signals, tell_systemd
-from mcban.errors import FirewallError, McbanError, RefusedError
+from mcban.errors import FirewallError, McbanError, RefusedError, printable
 from mcban.firewall.base import IncompleteError, Refusal
 from mcban.logs import Follower, LogState
 from mcban.service import upkeep
@@ -67,6 +69,7 @@ class Engine:
         self._started = context.now
         self._pending = Pending()
         self._drift = DriftWatch()
+        self._changed: list[tuple[str, str]] = []
         self._refusals: tuple[Refusal, ...] = ()
         self._troubles: dict[str, str] = {}
         self._faults: list[Fault] = []
@@ -141,10 +144,11 @@ class Engine:
             self._pause = 0.0
         return more
 
-    def read_to_end(self) -> None:
-        """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong."""
-        while True:
-            while self._take_block():
+    def read_to_end(self, signals: Signals) -> bool:
+        """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong; returns False
+        when a signal ended it before."""
+        while not signals.stop:
+            while not signals.stop and self._take_block():
                 if len(self._pending.hits) >= GROUP_SIZE:
                     self._commit()
             if self._follower.at_end:
@@ -154,6 +158,7 @@ class Engine:
         upkeep.expire(self._context)
         self._mend()
         self._watch_logs()
+        return not signals.stop
 
     def stop(self, *, keep: bool) -> None:
         """Commit what was read; take everything of ours out of the kernel unless `keep`."""
@@ -212,9 +217,12 @@ class Engine:
     def _poll(self) -> None:
         """Take over what others changed; commit the positions of logs without hits."""
         self._commit()
-        changed = self._context.database.read(lambda t: self._feed.poll(t, time.monotonic()))
-        if changed:
-            self._take_over(changed)
+        self._changed += self._context.database.read(lambda t: self._feed.poll(t, time.monotonic()))
+        if self._feed.missed:
+            self._drift.doubt()
+        if self._changed or self._feed.missed:
+            self._take_over(list(dict.fromkeys(self._changed)))
+            self._changed.clear()  # only now: what could not be acted on is taken up again
         self._watch_logs()
 
     def _take_over(self, changed: list[tuple[str, str]]) -> None:
@@ -305,6 +313,15 @@ class Engine:
             if str(error) not in self._troubles.values():
                 log.error("%s", error)
             self._troubles[name] = str(error)
+            return None
+        except Exception as error:  # noqa: BLE001  # what nobody foresaw must not leave a host without its engine
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"a defect of mcban, please report it: {type(error).__name__}: {printable(str(error))} in {name} ("
+            said += f"{Path(place.filename).name}:{place.lineno})"
+            if said not in self._troubles.values():
+                log.error("%s", said)
+            self._troubles[name] = said
+            self._drift.doubt()
             return None
         over = self._troubles.pop(name, None)
         if over is not None and over not in self._troubles.values():

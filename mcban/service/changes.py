@@ -21,9 +21,15 @@ class ChangeFeed:
         self._low = max(0, transaction.changes.last() - BELOW)
         self._seen = {number for number, _, _ in transaction.changes.since(self._low)}
         self._marks: deque[tuple[float, int]] = deque()
+        self.missed = False
+        """Whether the last poll found changes dropped that were never told: whoever asks must look at everything."""
 
     def poll(self, transaction: Transaction, now: float) -> list[tuple[str, str]]:
         """The (ip, jail) that changed, an empty ip for a jail's own row. `now` is any clock's seconds."""
+        oldest = transaction.changes.oldest()
+        self.missed = 0 < self._low < oldest - 1
+        if self.missed:
+            self._low = oldest - 1
         rows = [row for row in transaction.changes.since(self._low) if row[0] not in self._seen]
         if rows:
             self._seen.update(number for number, _, _ in rows)

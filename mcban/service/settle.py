@@ -22,6 +22,9 @@ def settle_bans(context: Context, transaction: Transaction, world: World) -> lis
     said = []
     for row in [*transaction.addresses.unsettled(context.now), *transaction.addresses.unsigned(context.now)]:
         jail, entry = world.book.jails.get(row.jail), entry_of(row)
+        if row.whitelisted and row.until is None:
+            row.active = False  # `active` is 1 by default: no ban may come of that once the row allows no more
+            transaction.addresses.save([row])
         if row.whitelisted or jail is None:
             continue
         if entry is None:

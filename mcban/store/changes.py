@@ -21,6 +21,10 @@ class ChangeTable:
         """The number of the newest change, 0 when there is none."""
         return self._connection.execute(select(func.max(_CHANGES.c.id))).scalar() or 0
 
+    def oldest(self) -> int:
+        """The number of the oldest change remembered, 0 when there is none."""
+        return self._connection.execute(select(func.min(_CHANGES.c.id))).scalar() or 0
+
     def since(self, number: int) -> list[tuple[int, str, str]]:
         """The changes after `number` as (number, ip, jail), in order."""
         c = _CHANGES.c

@@ -1,0 +1,26 @@
+"""What nobody foresaw, and somebody who does not want to wait."""
+
+from __future__ import annotations
+
+import signal
+from datetime import datetime
+
+from tests.e2e.node import MCBAN, Node, exim, until
+
+
+def test_run_once_is_ended_by_control_c_and_goes_on_next_time(node: Node) -> None:
+    """Ctrl-C in the midst of a long log ends `run --once` with 130 and one line; the next run counts the rest, once."""
+    lines = 60_000
+    now = datetime.now()  # noqa: DTZ005  # exim logs local time
+    with node.log("mc-exim").open("w", encoding="utf-8") as log:
+        for n in range(lines):
+            log.write(exim(f"11.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}", now) + "\n")
+    with (node.folder / "said").open("w") as said:
+        run = node.host.popen(MCBAN, "run", "--once", env=node.env, stderr=said)
+    until(lambda: node.database.read(lambda t: t.hits.totals()), "the first commit")
+    run.send_signal(signal.SIGINT)
+    assert run.wait(30) == 130
+    assert "Traceback" not in (node.folder / "said").read_text("utf-8")
+    assert 0 < node.database.read(lambda t: t.hits.totals())["mc-exim"] < lines
+    node.mcban("run", "--once")
+    assert node.database.read(lambda t: t.hits.totals())["mc-exim"] == lines

@@ -1,0 +1,34 @@
+"""The feed of changes, and what plain SQL leaves half said."""
+
+from __future__ import annotations
+
+from mcban.service import upkeep
+from mcban.service.changes import BELOW, ChangeFeed
+from mcban.service.context import Context
+from tests.service.desk import execute, held, in_force
+
+
+def test_a_feed_that_was_away_too_long_says_so_once(context: Context) -> None:
+    """When changes were dropped that it never told, the feed says that everything must be looked at, once."""
+    for n in range(BELOW // 100 + 2):
+        values = ", ".join(f"('h{n}-{m}', '')" for m in range(100))
+        execute(context, f"INSERT INTO mcban_change (ip, jail) VALUES {values}")
+    feed = context.database.read(ChangeFeed)
+    context.database.read(lambda t: feed.poll(t, 0))
+    assert not feed.missed
+    execute(context, "INSERT INTO mcban_change (ip, jail) VALUES ('x', 'a'), ('y', 'b')")
+    last = context.database.read(lambda t: t.changes.last())
+    execute(context, f"DELETE FROM mcban_change WHERE id < {last}")
+    assert context.database.read(lambda t: feed.poll(t, 1)) == [("y", "b")]
+    assert feed.missed
+    context.database.read(lambda t: feed.poll(t, 2))
+    assert not feed.missed
+
+
+def test_a_whitelisting_by_sql_that_is_taken_back_bans_nobody(context: Context) -> None:
+    """`active` is 1 by default: a row that only allowed is no ban once it allows no more."""
+    execute(context, "INSERT INTO fail2ban_ips (ip, jail, whitelisted) VALUES ('203.0.113.50', 'mc-exim-1d', 1)")
+    upkeep.take_over(context)
+    execute(context, "UPDATE fail2ban_ips SET whitelisted = 0 WHERE ip = '203.0.113.50'")
+    upkeep.take_over(context)
+    assert in_force(context, "203.0.113.50") == [] and held(context, "203.0.113.50") == []
