@@ -227,7 +227,7 @@ class Engine:
 
     def _take_over(self, changed: list[tuple[str, str]]) -> None:
         before = self._world
-        self._world, said = upkeep.take_over(self._context)
+        self._world, said = upkeep.take_over(self._context, before)
         self._say(said)
         if self._world.book != before.book:
             self._find_sources()
@@ -249,7 +249,8 @@ class Engine:
         self._publish()
 
     def _purge(self) -> None:
-        world, self._world = self._world, upkeep.take_over(self._context)[0]
+        world, (self._world, said) = self._world, upkeep.take_over(self._context, self._world)
+        self._say(said)
         if self._world != world:
             self._drift.doubt()
             self._find_sources()

@@ -10,7 +10,7 @@ from mcban.core.allowlist import EVERYWHERE
 from mcban.core.model import Jail, Kind
 from mcban.errors import RefusedError, UsageError, printable
 from mcban.service.bans import BY_HAND, Report
-from mcban.service.context import Context
+from mcban.service.context import Context, World
 from mcban.service.jails import select
 from mcban.service.sync import end_of, entry_of, sync
 from mcban.service.world import load_world
@@ -70,9 +70,14 @@ def _lift_covered(
     context: Context, transaction: Transaction, jails: Mapping[str, Jail], entries: Sequence[str]
 ) -> list[str]:
     """End the bans in `jails` that `entries` cover; returns what was done, one line each."""
-    networks = [to_network(parse_network(e)) for entry in entries for e in _addresses(context, entry)]
+    covering = [parse_network(e) for entry in entries for e in _addresses(context, entry)]
+    networks = [to_network(entry) for entry in covering]
+    if any("/" in entry for entry in covering):
+        bans = transaction.addresses.in_force(context.now, list(jails))
+    else:
+        bans = [row for row in transaction.addresses.get(covering, list(jails)) if row.active]
     said = []
-    for ban in transaction.addresses.in_force(context.now, list(jails)):
+    for ban in bans:
         banned, jail = entry_of(ban), jails[ban.jail]
         if banned is None or not any(covers(network, to_network(banned)) for network in networks):
             continue
@@ -84,6 +89,21 @@ def _lift_covered(
             transaction.hits.forget([banned], jail.group)  # or the next one would lead there again
         transaction.events.add([_event(context, "lift", banned, ban.jail)])
         said.append(f"{banned} lifted in {ban.jail}")
+    return said
+
+
+def lift_newly_allowed(context: Context, transaction: Transaction, world: World, before: World) -> list[str]:
+    """End the bans that allowances cover which were not there `before`: plain SQL, settings or DNS made them. They do
+    not come back when the allowance goes. Returns what was done, one line each."""
+    known = set(before.allow.allowances)
+    said: list[str] = []
+    for allowance in world.allow.allowances:
+        if allowance.protected or allowance in known:
+            continue
+        scopes = {EVERYWHERE: world.book.jails}.get(allowance.scope) or {
+            name: jail for name, jail in world.book.jails.items() if allowance.scope in {name, jail.group}
+        }
+        said += _lift_covered(context, transaction, scopes, [allowance.entry])
     return said
 
 

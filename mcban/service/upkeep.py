@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mcban.core.ladder import LONGEST_LOOK_BACK
+from mcban.service.allow import lift_newly_allowed
 from mcban.service.context import Context, World
 from mcban.service.jails import settle
 from mcban.service.settle import settle_bans
@@ -10,13 +11,15 @@ from mcban.service.world import load_world, own_addresses
 from mcban.store.database import Transaction
 
 
-def take_over(context: Context) -> tuple[World, list[str]]:
-    """The world after what plain SQL implies was done: ladders, blacklist jails, ends of bans; and what was done."""
+def take_over(context: Context, before: World | None = None) -> tuple[World, list[str]]:
+    """The world after what plain SQL implies was done: ladders, blacklist jails, ends of bans, bans lifted by what is
+    allowed since the world was as `before`; and what was done."""
 
     def work(transaction: Transaction) -> tuple[World, list[str]]:
         said = settle(transaction, context.host.port_number, context.config.firewall_chains)
         world = load_world(context, transaction)
-        return world, said + settle_bans(context, transaction, world)
+        said += settle_bans(context, transaction, world)
+        return world, said + (lift_newly_allowed(context, transaction, world, before) if before else [])
 
     return context.database.write(work)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mcban.service import upkeep
+from mcban.service import bans, upkeep
 from mcban.service.changes import BELOW, ChangeFeed
 from mcban.service.context import Context
+from mcban.service.sync import sync
 from tests.service.desk import execute, held, in_force
 
 
@@ -32,3 +33,18 @@ def test_a_whitelisting_by_sql_that_is_taken_back_bans_nobody(context: Context) 
     execute(context, "UPDATE fail2ban_ips SET whitelisted = 0 WHERE ip = '203.0.113.50'")
     upkeep.take_over(context)
     assert in_force(context, "203.0.113.50") == [] and held(context, "203.0.113.50") == []
+
+
+def test_allowing_by_sql_lifts_what_it_covers_and_it_stays_lifted(context: Context) -> None:
+    """A network whitelisted by plain SQL ends the bans in it, in SQL too; taking it back brings none of them back."""
+    bans.ban(context, "mc-exim", ["203.0.113.50"], None, force=False, yes=False)
+    bans.ban(context, "mc-ssh", ["203.0.113.50"], None, force=False, yes=False)
+    before, _ = upkeep.take_over(context)
+    execute(context, "INSERT INTO fail2ban_ips (ip, jail, whitelisted) VALUES ('203.0.113.0/26', 'mc-exim', 1)")
+    world, said = upkeep.take_over(context, before)
+    assert in_force(context, "203.0.113.50") == [f"mc-ssh-{tier}" for tier in ("1d", "1m", "1w", "1y")]
+    assert len(said) == 4
+    execute(context, "UPDATE fail2ban_ips SET whitelisted = 0 WHERE ip = '203.0.113.0/26'")
+    assert upkeep.take_over(context, world)[1] == []
+    sync(context)
+    assert held(context, "203.0.113.50") == [f"mc-ssh-{tier}" for tier in ("1d", "1m", "1w", "1y")]
