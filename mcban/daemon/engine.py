@@ -21,7 +21,7 @@ from mcban.core.model import FOREVER, Ban, Hit, Position
 from mcban.core.plan import Plan
 from mcban.daemon.presence import Presence
 from mcban.daemon.signals import Signals, tell_systemd
-from mcban.errors import FirewallError, McbanError, RefusedError, printable
+from mcban.errors import DatabaseError, FirewallError, McbanError, RefusedError, printable
 from mcban.firewall.base import IncompleteError, Refusal
 from mcban.logs import Follower, LogState
 from mcban.service import upkeep
@@ -30,7 +30,7 @@ from mcban.service.context import Context, Fault, World
 from mcban.service.drift import DriftWatch
 from mcban.service.record import record
 from mcban.service.sources import Intake, find_sources
-from mcban.service.sync import Outcome, enforce, sync
+from mcban.service.sync import Outcome, enforce, restore, sync
 
 log = logging.getLogger("mcban")
 
@@ -243,10 +243,26 @@ class Engine:
 
     def _tend(self) -> None:
         """End bans, mend the kernel if it drifted, say how things are."""
-        upkeep.expire(self._context)
-        if self._drift.drifted(self._context, time.monotonic()):
-            self._mend()
-        self._publish()
+        try:
+            upkeep.expire(self._context)
+            if self._drift.drifted(self._context, time.monotonic()):
+                self._mend()
+        except DatabaseError:
+            self._restore()
+            raise
+        finally:
+            self._publish()
+
+    def _restore(self) -> None:
+        """While SQL is away: put back what somebody took out of the kernel, as far as the last full look knows it."""
+        aim = self._drift.last_aim
+        if aim is None:
+            return
+        glance = self._context.firewall.glance(list(aim.wanted.entries))
+        if glance.whole and all(glance.counts.get(jail, 0) for jail, ends in aim.wanted.entries.items() if ends):
+            return
+        for line in restore(self._context, aim).missing:
+            log.warning("mended while the database is away: %s", line)
 
     def _purge(self) -> None:
         world, (self._world, said) = self._world, upkeep.take_over(self._context, self._world)

@@ -164,6 +164,14 @@ def sync(
     return Outcome(todo, found.actual.missing, refusals, None if withheld else found.aim, withheld)
 
 
+def restore(context: Context, aim: Aim) -> Outcome:
+    """Put back what the kernel should hold by an earlier aim, and lift nothing: for while SQL cannot be asked."""
+    actual = context.firewall.read(list(aim.wanted.entries))
+    full = plan(aim.wanted, actual, context.now, context.firewall.longest)
+    todo = Plan(create=full.create, add=full.add, rules=full.rules)
+    return Outcome(todo, actual.missing, _apply(context, todo))
+
+
 def _guard(context: Context, found: Comparison, meant: Collection[str]) -> tuple[Plan, str]:
     """The plan without what would lift bans that SQL has lost, and what to say of it."""
     lifts = found.lifts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from tests.e2e.node import Node, until
@@ -10,8 +11,8 @@ from tests.netns import one_host, require_netns
 
 
 def test_bans_stand_and_hits_wait_while_the_database_is_away(tmp_path: Path) -> None:
-    """With the server stopped the bans stay in force and the engine goes on; when it is back, what was logged
-    meanwhile is counted once; each fault is one line, without a traceback."""
+    """With the server stopped the bans stay in force, also when somebody flushes the firewall, and the engine goes on;
+    when it is back, what was logged meanwhile is counted once; each fault is one line, without a traceback."""
     require_netns()
     (tmp_path / "db").mkdir()
     with one_host() as host:
@@ -21,10 +22,17 @@ def test_bans_stand_and_hits_wait_while_the_database_is_away(tmp_path: Path) -> 
             node.start()
             node.fail("mc-exim", "203.0.113.7", 5)
             until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7"}, "the ban")
+            node.mcban("jail", "change", "-j", "mc-ssh", "--option", "maxretry", "-v", "4")  # calls for a full look
+            until(lambda: node.process("sync", "--check").returncode == 0, "peace")
+            time.sleep(2)
         try:
             node.fail("mc-exim", "203.0.113.8", 5)
             until(lambda: "cannot be used" in node.engine_log, "one line that says so")
             assert node.entries("mc-exim-1d") == {"203.0.113.7"}
+            host.run("iptables", "-F")
+            host.run("ipset", "flush")
+            until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7"}, "the mending without SQL", 10)
+            assert "mcban" in host.run("iptables", "-S", "INPUT")
             said = node.process("status")
             assert said.returncode == 0 and "cannot be used" in said.stdout
             with private_server(tmp_path / "db"):
