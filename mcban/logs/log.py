@@ -16,7 +16,8 @@ from contextlib import suppress
 from mcban.errors import DataError
 from mcban.logs.logfile import ABSENT, HEAD_LENGTH, LogFile, Truncated, open_log, reason_of
 from mcban.logs.model import Block, LogState, LogStatus, Position
-from mcban.logs.rotation import Found, Identity, find_copy, look_back, never_read, survey
+from mcban.logs.paths import places
+from mcban.logs.rotation import Identity, came_between, find_copy, identity_at, look_back, open_found, survey
 from mcban.logs.watch import Watch
 
 GRACE = 300.0
@@ -54,6 +55,7 @@ class Log:
         self._past_heads: deque[bytes] = deque(maxlen=_MOST_REMEMBERED)  # of contents that were cut away
         self._first = True
         self._again = False  # look again when some files have been read
+        self._failed = False  # reading failed, and has not succeeded since
         self._seen: int | None = None  # ns since 1970: until then the current file was at the path
         self._bytes = self._blocks = self._rotations = self._cut_lines = 0
 
@@ -65,61 +67,70 @@ class Log:
     @property
     def at_end(self) -> bool:
         """Whether every file was read up to the size it had when it was opened."""
-        behind = any(file.scanned < min(file.goal, file.stat().st_size) for file in self._files)
+        sizes = self._sizes()
+        behind = any(file.scanned < min(file.goal, size) for file, size in zip(self._files, sizes, strict=True))
         return not (behind or self._outbox or self._again)
 
     def close(self) -> None:
         for file in list(self._files):
             self._close(file)
 
-    def places(self) -> list[tuple[str, str]]:
-        """The directories to watch, each with the name in it that matters ("" for any)."""
-        paths = [self.path]
-        if os.path.islink(self.path):  # noqa: PTH114 - paths are text here, as they are in SQL
-            paths.append(os.path.realpath(self.path))
-        return [_nearest(path) for path in paths]
-
     def status(self) -> LogStatus:
-        sizes = [max(0, file.stat().st_size - file.offset) for file in self._files]
-        shown = self._current or (self._files[-1] if self._files else None)
+        sizes = self._sizes()
         return LogStatus(
             self.path,
             self.state,
             self.reason,
-            shown.offset if shown else 0,
-            shown.stat().st_size if shown else 0,
-            sum(sizes),
+            self._files[-1].offset if self._files else 0,
+            sizes[-1] if sizes else 0,
+            sum(max(0, size - file.offset) for file, size in zip(self._files, sizes, strict=True)),
             self._bytes,
             self._blocks,
             self._rotations,
             self._cut_lines + sum(file.lines_cut for file in self._files),
         )
 
+    def _sizes(self) -> list[int]:
+        try:
+            return [file.stat().st_size for file in self._files]
+        except OSError as error:
+            self._fail(error)
+            return []
+
     # Looking: which files are the log's
 
     def look(self, now: float) -> None:
         """Compare the path with the file that is read: renamed, replaced, cut, or there at last?"""
-        self._again = False
-        self._watch.watch_directories(self.path, self.places())
-        seen = time.clock_gettime_ns(_FILE_CLOCK)
         try:
-            at_path = _identity(self.path)
-            if self._current is not None and at_path == self._current.identity:
-                self._check(self._current, now)
-                self._seen = seen  # after the check: what was cut before it lies before `seen`
-            else:
-                self._arrive(open_log(self.path), now, seen)
-            self.state, self.reason = LogState.FOLLOWING, ""
-        except DataError as error:
-            self.state, self.reason = LogState.UNREADABLE, str(error)
+            self._look(now)
         except OSError as error:
-            if error.errno in ABSENT:
-                self._absent(now, reason_of(error))
+            self._fail(error)
+
+    def _look(self, now: float) -> None:
+        self._again = False
+        self._watch.watch_directories(self.path, places(self.path))
+        seen = time.clock_gettime_ns(_FILE_CLOCK)
+        current = self._current
+        try:
+            same = current is not None and identity_at(self.path) == current.identity
+            new = None if same else open_log(self.path)
+        except (DataError, OSError) as error:  # what is open is read on
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
+            if isinstance(error, OSError) and error.errno in ABSENT:
+                self._absent(now, reason)
             else:
-                self.state, self.reason = LogState.UNREADABLE, reason_of(error)
+                self.state, self.reason = LogState.UNREADABLE, reason
+            return
+        if new is not None:
+            self._arrive(new, now, seen)
+        elif current is not None:
+            self._check(current, now)
+            self._seen = seen  # after the check: what was cut before it lies before `seen`
+        if not self._failed:  # else the next reading tells
+            self.state, self.reason = LogState.FOLLOWING, ""
 
     def _absent(self, now: float, reason: str) -> None:
-        self.state, self.reason = LogState.WAITING, reason
+        self.state, self.reason, self._failed = LogState.WAITING, reason, False
         self._from_end = False  # what appears from now on is new
         if self._first and self._known:
             self._arrive(None, now, None)
@@ -153,11 +164,14 @@ class Log:
         opened: list[LogFile] = [] if new is None else [new]
         try:
             self._admit(new, opened, now, seen)
-        except (Truncated, DataError, OSError):  # renamed or cut while we looked: everything anew, soon
+        except (Truncated, DataError, OSError) as error:  # renamed or cut while we looked: everything anew, soon
+            if isinstance(error, OSError) and error.errno not in ABSENT:
+                raise
             self._again = True
-        for file in opened:
-            if file not in self._files:
-                file.close()
+        finally:
+            for file in opened:
+                if file not in self._files:
+                    file.close()
 
     def _admit(self, new: LogFile | None, opened: list[LogFile], now: float, seen: int | None) -> None:
         for file in list(self._files):
@@ -172,9 +186,10 @@ class Log:
         since = self._seen or max([past.newest or 0, *(file.stat().st_mtime_ns for file in self._files)])
         between = past.unread
         if since and past.resume is None and not link:
-            between += self._unknown(listing, since, between, new)
+            files = [*self._files, *([new] if new is not None else [])]
+            between += came_between(listing, since, between, files, self.known, self._past_heads)
         between.sort(key=lambda entry: entry[0].modified)
-        files = [self._open(file, offset, opened) for file, offset in between[: max(0, room)]]
+        files = [open_found(file, offset, opened) for file, offset in between[: max(0, room)]]
         # From here on nothing fails: the plan is carried out.
         self._rotations += int(bool(self._files) or bool(between))
         self.warnings += past.warnings
@@ -187,7 +202,7 @@ class Log:
         if self._current is not None:
             self._retire(self._current, now)
         for file in files:
-            file.active_at = now - _quiet_for(file)
+            file.active_at = now - file.quiet_for()
             self._follow(file)
         if len(between) > room:
             self._again = True
@@ -198,22 +213,6 @@ class Log:
             self._adopt(new, now, seen)
             if not self._known:  # so that it is known from now on, also before its first line
                 self._outbox.append(self._block(new, b""))
-
-    def _unknown(
-        self, listing: list[Found], since: int, found: list[tuple[Found, int]], new: LogFile | None
-    ) -> list[tuple[Found, int]]:
-        """Files that came and went since `since`, each to be read from 0; without copies of other files."""
-        files = [*self._files, *([new] if new is not None else [])]
-        taken = {file.identity for file in files} | {file.identity for file, _ in found}
-        heads = [*self._past_heads, *(file.head() for file, _ in found)]
-        unknown = never_read(listing, since, taken, self._known.values(), heads)
-        # What a copy began with when we looked, its original begins with when we look after it.
-        for file in files:
-            try:
-                file.check()
-            except Truncated:
-                file.restart()
-        return [(file, 0) for file, head in unknown if not any(other.head.startswith(head) for other in files)]
 
     def _begin(self, new: LogFile, resume: int | None) -> None:
         if resume is not None:
@@ -250,13 +249,6 @@ class Log:
         position = self._known.get(file.identity)
         file.reported = file.reported or (position is not None and position.offset == file.offset)
 
-    def _open(self, found: Found, offset: int, opened: list[LogFile]) -> LogFile:
-        file = LogFile(found.path, offset)
-        opened.append(file)
-        if file.identity != found.identity:
-            raise Truncated
-        return file
-
     def _cut(self, current: LogFile, now: float) -> None:
         """The current file was emptied: read the rest of its old content from its copy, then begin it anew."""
         self._rotations += 1
@@ -272,14 +264,14 @@ class Log:
         self._past_heads.append(whole)
         between = [(copy, old.offset)] if copy else []
         if self._seen:
-            between += self._unknown(listing, self._seen, between, None)
+            between += came_between(listing, self._seen, between, self._files, self.known, self._past_heads)
         current.restart()
         opened: list[LogFile] = []
         self._files.remove(current)
         for found, offset in sorted(between, key=lambda entry: entry[0].modified):
             with suppress(OSError, DataError, Truncated):
-                file = self._open(found, offset, opened)
-                file.active_at = now - _quiet_for(file)
+                file = open_found(found, offset, opened)
+                file.active_at = now - file.quiet_for()
                 self._follow(file)
         self._files.append(current)
         for file in opened:
@@ -293,16 +285,26 @@ class Log:
         if self._again and len(self._files) < MOST_OPEN:
             self.look(now)
         self.more = False
+        try:
+            self._read_on(now, limit)
+        except OSError as error:
+            self._fail(error)
+        self.more = self.more or (self._again and len(self._files) < MOST_OPEN)
+        return self._outbox.popleft() if self._outbox else None
+
+    def _read_on(self, now: float, limit: int) -> None:
         index = 0
+        success = False
         while not self._outbox and not self.more and index < len(self._files):
             file = self._files[index]
             try:
                 index += self._advance(file, now, limit)
+                success = True
             except Truncated:
                 self.more = file is self._current
                 self._emptied(file, now)
-        self.more = self.more or (self._again and len(self._files) < MOST_OPEN)
-        return self._outbox.popleft() if self._outbox else None
+        if success and self._failed:
+            self._failed, self.state, self.reason = False, LogState.FOLLOWING, ""
 
     def _advance(self, file: LogFile, now: float, limit: int) -> int:
         """Read on in `file`. 1 when it has nothing more at the moment, so that the next file's turn comes."""
@@ -356,14 +358,29 @@ class Log:
 
     def _close(self, file: LogFile) -> None:
         """Stop reading `file`. Its position is kept as long as it can be found again, so that it never counts twice."""
-        if file.stat().st_nlink == 0:
-            self._forget(file.identity)
+        with suppress(OSError):
+            if file.stat().st_nlink == 0:
+                self._forget(file.identity)
+        self._let_go(file)
+
+    def _let_go(self, file: LogFile) -> None:
         self._watch.leave_file(file.watch, self.path)
         file.close()
         self._files.remove(file)
         self._cut_lines += file.lines_cut
         if file is self._current:
             self._current = None
+
+    def _fail(self, error: OSError) -> None:
+        """Reading failed: close everything, and at the next look begin as a new start does, from what was handed out.
+
+        With the other files too, since they are read in their order, and only a new start finds out what became of all.
+        """
+        for file in list(self._files):
+            self._let_go(file)
+        self._first, self._seen, self._again, self.more = True, None, False, False
+        other = f"{error.filename}: " if error.filename not in {None, self.path} else ""
+        self._failed, self.state, self.reason = True, LogState.UNREADABLE, other + reason_of(error)
 
     def _drop(self, file: LogFile) -> None:
         """`file` was rotated away and then overwritten: what it holds now is none of this log's."""
@@ -375,22 +392,3 @@ class Log:
         position = self._known.pop(identity, None)
         if position is not None:
             self._finished.append(position)
-
-
-def _identity(path: str) -> Identity:
-    status = os.stat(path)  # noqa: PTH116
-    return status.st_dev, status.st_ino
-
-
-def _quiet_for(file: LogFile) -> float:
-    """Seconds since the file was last written or renamed."""
-    status = file.stat()
-    return max(0.0, time.time() - max(status.st_mtime, status.st_ctime))
-
-
-def _nearest(path: str) -> tuple[str, str]:
-    """The directory to watch for `path`: its own with its name, or the nearest that exists."""
-    directory, _, name = path.rpartition("/")
-    while directory and not os.path.isdir(directory):  # noqa: PTH112
-        directory, name = directory.rpartition("/")[0], ""
-    return directory or "/", name

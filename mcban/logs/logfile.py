@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
+from contextlib import suppress
 from hashlib import blake2b
 
 from mcban.errors import DataError
@@ -50,10 +52,13 @@ def open_regular(path: str) -> int:
     if not stat.S_ISREG(mode):
         raise DataError(f"it is {what_it_is(mode)}, not a file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):  # it changed between the two calls
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):  # it changed between the two calls
+            raise DataError(f"it is {what_it_is(mode)}, not a file")
+    except (OSError, DataError):
         os.close(descriptor)
-        raise DataError(f"it is {what_it_is(mode)}, not a file")
+        raise
     return descriptor
 
 
@@ -68,14 +73,18 @@ class LogFile:
     """
 
     def __init__(self, path: str, offset: int = 0, *, descriptor: int | None = None) -> None:
-        """Open `path` (or take over `descriptor`). Raises what `open_regular` raises."""
+        """Open `path` (or take over `descriptor`). Raises what `open_regular` raises; the descriptor is closed then."""
         self.descriptor = open_regular(path) if descriptor is None else descriptor
-        status = os.fstat(self.descriptor)
+        try:
+            status = os.fstat(self.descriptor)
+            self.head = os.pread(self.descriptor, HEAD_LENGTH, 0)
+        except OSError:
+            self.close()
+            raise
         self.device, self.inode = status.st_dev, status.st_ino
         self.offset = offset
         self.scanned = offset  # no newline from `offset` up to here
         self.goal = status.st_size  # its size when opened: what `--once` reads up to
-        self.head = os.pread(self.descriptor, HEAD_LENGTH, 0)
         self.lines_cut = 0
         self.reported = False  # whether a position of it was handed out
         self.active_at = 0.0  # when it last grew, or was rotated away; the log's clock
@@ -86,10 +95,16 @@ class LogFile:
         return self.device, self.inode
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        with suppress(OSError):  # of a failing disk or server; the descriptor is gone all the same
+            os.close(self.descriptor)
 
     def stat(self) -> os.stat_result:
         return os.fstat(self.descriptor)
+
+    def quiet_for(self) -> float:
+        """Seconds since the file was last written or renamed."""
+        status = self.stat()
+        return max(0.0, time.time() - max(status.st_mtime, status.st_ctime))
 
     def position(self, path: str) -> Position:
         """Where the next whole line starts, under the log's name `path`."""

@@ -32,7 +32,7 @@ class LogState(StrEnum):
 
     FOLLOWING = "following"
     WAITING = "waiting"  # it does not exist yet, or not again yet
-    UNREADABLE = "unreadable"  # it exists, but cannot be opened or is no regular file; tried again
+    UNREADABLE = "unreadable"  # it exists, but cannot be opened or read, or is no regular file; tried again
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
@@ -100,3 +101,19 @@ def expand(pattern: str, logs: Iterable[str]) -> list[str]:
             continue
         kept.append(path)
     return kept
+
+
+def places(path: str) -> list[tuple[str, str]]:
+    """The directories to watch for the log at `path`, each with the name in it that matters ("" for any)."""
+    paths = [path]
+    if os.path.islink(path):  # noqa: PTH114 - paths are text here, as they are in SQL
+        paths.append(os.path.realpath(path))
+    return [_nearest(path) for path in paths]
+
+
+def _nearest(path: str) -> tuple[str, str]:
+    """The directory to watch for `path`: its own with its name, or the nearest that exists."""
+    directory, _, name = path.rpartition("/")
+    while directory and not os.path.isdir(directory):  # noqa: PTH112
+        directory, name = directory.rpartition("/")[0], ""
+    return directory or "/", name

@@ -13,12 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
-from mcban.logs.logfile import HEAD_LENGTH, LogFile, matches_head
+from mcban.logs.logfile import HEAD_LENGTH, LogFile, Truncated, matches_head
 from mcban.logs.model import Position
 from mcban.logs.paths import is_packed, rotated_from
 
 Identity = tuple[int, int]
 """Device and inode."""
+
+
+def identity_at(path: str) -> Identity:
+    status = os.stat(path)  # noqa: PTH116 - paths are text here, as they are in SQL
+    return status.st_dev, status.st_ino
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,3 +240,36 @@ def never_read(
             continue
         files.append((file, head))
     return files
+
+
+def came_between(
+    listing: Iterable[Found],
+    since: int,
+    found: list[tuple[Found, int]],
+    files: Collection[LogFile],
+    known: Iterable[Position],
+    past_heads: Iterable[bytes],
+) -> list[tuple[Found, int]]:
+    """Files that came and went since `since`, each to be read from 0; without copies of other files.
+
+    `files` are open, `found` are to be opened.
+    """
+    taken = {file.identity for file in files} | {file.identity for file, _ in found}
+    heads = [*past_heads, *(file.head() for file, _ in found)]
+    unknown = never_read(listing, since, taken, known, heads)
+    # What a copy began with when we looked, its original begins with when we look after it.
+    for file in files:
+        try:
+            file.check()
+        except Truncated:
+            file.restart()
+    return [(file, 0) for file, head in unknown if not any(other.head.startswith(head) for other in files)]
+
+
+def open_found(found: Found, offset: int, opened: list[LogFile]) -> LogFile:
+    """Open it, also noting it in `opened`. Raises Truncated when another file is there by now."""
+    file = LogFile(found.path, offset)
+    opened.append(file)
+    if file.identity != found.identity:
+        raise Truncated
+    return file
