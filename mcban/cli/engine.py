@@ -47,6 +47,7 @@ def run(ctx: click.Context, once: bool) -> int:
         signals = Signals()
         log.info("database %s, node %s", context.database.shown_url, context.config.node)
         if context.firewall.enforces:
+            presence.take_firewall(context.firewall.name)
             log.info("firewall %s", context.firewall.name)
         else:
             log.warning("firewall %s: decides and records, touches no kernel", context.firewall.name)

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -89,6 +90,7 @@ class Presence:
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir
         self._lock: int | None = None
+        self._claim: socket.socket | None = None
 
     def take(self) -> None:
         """Be the engine; raises McbanError when another is, NoPermissionError when the folder may not be written."""
@@ -109,6 +111,21 @@ class Presence:
         with suppress(OSError):
             (self._folder / STATE).unlink(missing_ok=True)
 
+    def take_firewall(self, backend: str) -> None:
+        """Be the one engine that enforces with `backend` in this network namespace; raises McbanError when another is:
+        two of them, on different databases, would take out each other's bans without end."""
+        # An abstract socket is seen within its network namespace only, and goes with the process.
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            claim.bind(f"\0mcban/{backend}")
+        except OSError:
+            claim.close()
+            raise McbanError(
+                f"another engine enforces bans with {backend} on this machine already, from another state directory: "
+                "stop it, or give this one MCBAN_FIREWALL=memory"
+            ) from None
+        self._claim = claim
+
     def say(self, state: dict[str, Any]) -> None:
         """Put down what others may know; a full disk is no reason to stop."""
         new = self._folder / (STATE + ".new")
@@ -123,3 +140,6 @@ class Presence:
                 (self._folder / STATE).unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None

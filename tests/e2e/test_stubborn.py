@@ -24,3 +24,17 @@ def test_run_once_is_ended_by_control_c_and_goes_on_next_time(node: Node) -> Non
     assert 0 < node.database.read(lambda t: t.hits.totals())["mc-exim"] < lines
     node.mcban("run", "--once")
     assert node.database.read(lambda t: t.hits.totals())["mc-exim"] == lines
+
+
+def test_two_engines_never_fight_over_one_firewall(node: Node) -> None:
+    """A second engine with a state directory of its own is refused where another enforces, and touches nothing."""
+    node.start()
+    node.mcban("ban", "-j", "mc-exim-1d", "-i", "203.0.113.7")
+    other = Node(node.host, node.folder / "other")
+    try:
+        other.prepare()
+        done = other.process("run")
+        assert done.returncode == 1 and "another engine" in done.stderr and "Traceback" not in done.stderr
+        assert node.entries("mc-exim-1d") == {"203.0.113.7"}
+    finally:
+        other.end()
