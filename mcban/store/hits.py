@@ -36,7 +36,8 @@ class HitTable:
             if group is not None:
                 query = query.where(_HITS.c.jail_group == group)
             for name, ip, at, number in self._connection.execute(query):
-                found.setdefault((name, ip), []).append((at, number))
+                if isinstance(at, int):  # SQLite takes any text for a number
+                    found.setdefault((name, ip), []).append((at, number))
         for hits in found.values():
             hits.sort()
         return found
@@ -85,7 +86,8 @@ class HitTable:
 
     def totals(self) -> dict[str, int]:
         """All hits that there ever were, by group."""
-        return dict(self._connection.execute(select(_TOTALS.c.jail_group, _TOTALS.c.hits)).all())
+        rows = self._connection.execute(select(_TOTALS.c.jail_group, _TOTALS.c.hits))
+        return {group: hits for group, hits in rows if isinstance(hits, int)}
 
     def kept(self) -> dict[str, int]:
         """The hits kept, by group."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
+from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
+from mcban.core.address import parse_network
 from mcban.store.addresses import to_datetime
 from mcban.store.tables import NodeRow
 from mcban.store.upsert import upsert
@@ -25,6 +28,14 @@ class NodeTable:
         upsert(self._connection, _NODES, ["host"], [row])
 
     def addresses(self) -> dict[str, list[str]]:
-        """The addresses of every node, by its name."""
-        query = select(_NODES.c.host, _NODES.c.addresses)
-        return {host: text.split() for host, text in self._connection.execute(query)}
+        """The addresses of every node, by its name; what is no address, from somebody's plain SQL, is passed over."""
+        rows = self._connection.execute(select(_NODES.c.host, _NODES.c.addresses))
+        return {host: _entries(text) for host, text in rows}
+
+
+def _entries(text: Any) -> list[str]:
+    found = []
+    for word in text.split() if isinstance(text, str) else ():
+        with suppress(ValueError):
+            found.append(parse_network(word))
+    return found

@@ -14,6 +14,7 @@ from mcban.store.upsert import upsert
 _POSITIONS: Table = PositionRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
 
 
+_INODE = re.compile(r"[0-9]{1,20}")
 _ESCAPED = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 
 
@@ -34,11 +35,17 @@ class PositionTable:
         self._connection = connection
 
     def all(self, host: str) -> list[Position]:
-        """The positions of one node, oldest first."""
+        """The positions of one node, oldest first. A row with which no file can be found again, from somebody's plain
+        SQL, is passed over."""
         c = _POSITIONS.c
         query = select(c.path, c.device, c.inode, c.head_length, c.head_hash, c.read_to).where(c.host == host)
         rows = self._connection.execute(query.order_by(c.id))
-        return [Position(_from_sql(path), device, int(inode), *rest) for path, device, inode, *rest in rows]
+        return [
+            Position(_from_sql(row.path), row.device, int(row.inode), row.head_length, row.head_hash, row.read_to)
+            for row in rows
+            if _INODE.fullmatch(row.inode)
+            and all(isinstance(n, int) and n >= 0 for n in (row.device, row.head_length, row.read_to))
+        ]
 
     def save(self, host: str, positions: Iterable[Position]) -> None:
         """Remember `positions`, each in place of the one of the same path, device and inode."""

@@ -40,6 +40,48 @@ BigId = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself only in a column that is exactly INTEGER."""
 
 
+class Blob(str):
+    """Bytes that stand where text belongs, as SQL writes them: neither an address nor the name of a jail. Written
+    back, or asked for, they are those bytes again."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, raw: bytes) -> Blob:
+        """`raw` as text."""
+        return cls(f"x'{raw.hex()}'")
+
+    @property
+    def raw(self) -> bytes:
+        """What stands in SQL."""
+        return bytes.fromhex(self[2:-1])
+
+
+def read_text(value: Any) -> Any:
+    """What a column of text holds: SQLite takes bytes for text."""
+    return Blob.of(value) if isinstance(value, bytes) else value
+
+
+def _write_text(value: Any) -> Any:
+    return value.raw if isinstance(value, Blob) else value
+
+
+class _LenientText(String):
+    """SQLite's text, where bytes from somebody's plain SQL read as a `Blob`."""
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """SQL to Python."""
+        return read_text
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
+        """Python to SQL."""
+        return _write_text
+
+
+def _words(length: int) -> String:
+    return String(length).with_variant(_LenientText(length), "sqlite")
+
+
 class _LenientDateTime(sqlite.DATETIME):
     """SQLite keeps any text in a column of times: one that is no time, from somebody's plain SQL, reads as none,
     lest a single row stop everything."""
@@ -50,9 +92,9 @@ class _LenientDateTime(sqlite.DATETIME):
         def process(value: Any) -> datetime | None:
             try:
                 at = datetime.fromisoformat(value)
-            except (TypeError, ValueError):
+                return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
+            except (TypeError, ValueError, OverflowError):
                 return None
-            return at.astimezone(UTC).replace(tzinfo=None) if at.tzinfo else at
 
         return process
 
@@ -84,9 +126,9 @@ class UtcDateTime(TypeDecorator[datetime]):
             raise ValueError("a time without a zone")
         return value.astimezone(UTC).replace(tzinfo=None, microsecond=0)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Naive UTC to aware."""
-        return None if value is None else value.replace(tzinfo=UTC)
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Naive UTC to aware; no time for what MariaDB keeps and no calendar has, such as 0000-00-00."""
+        return value.replace(tzinfo=UTC) if isinstance(value, datetime) else None
 
 
 class UtcTimestamp(UtcDateTime):
@@ -159,17 +201,17 @@ class IpRow(Base):
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    ip: Mapped[str] = mapped_column(String(150))
+    ip: Mapped[str] = mapped_column(_words(150))
     count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     active: Mapped[bool | None] = mapped_column(Boolean, default=True, server_default=text("1"))
     blacklisted: Mapped[bool | None] = mapped_column(Boolean, default=False, server_default=text("0"))
     whitelisted: Mapped[bool | None] = mapped_column(Boolean, default=False, server_default=text("0"))
-    jail: Mapped[str] = mapped_column(String(150))
+    jail: Mapped[str] = mapped_column(_words(150))
     last_hit: Mapped[datetime | None] = mapped_column(UtcTimestamp, server_default=func.current_timestamp())
-    host: Mapped[str] = mapped_column(String(150), default="", server_default="")
+    host: Mapped[str] = mapped_column(_words(150), default="", server_default="")
     since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    reason: Mapped[str | None] = mapped_column(String(250))
+    reason: Mapped[str | None] = mapped_column(_words(250))
     lifted_after: Mapped[int | None] = mapped_column(BigInteger)
     forced: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("0"))
 
@@ -199,10 +241,10 @@ class HitRow(Base):
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    jail_group: Mapped[str] = mapped_column(String(150))
-    ip: Mapped[str] = mapped_column(String(64))
+    jail_group: Mapped[str] = mapped_column(_words(150))
+    ip: Mapped[str] = mapped_column(_words(64))
     at: Mapped[int] = mapped_column(BigInteger)
-    login: Mapped[str | None] = mapped_column(String(250))
+    login: Mapped[str | None] = mapped_column(_words(250))
 
 
 class TotalRow(Base):
@@ -211,7 +253,7 @@ class TotalRow(Base):
     __tablename__ = "mcban_total"
     __table_args__ = _MYSQL
 
-    jail_group: Mapped[str] = mapped_column(String(150), primary_key=True)
+    jail_group: Mapped[str] = mapped_column(_words(150), primary_key=True)
     hits: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
 
 
@@ -222,12 +264,12 @@ class PositionRow(Base):
     __table_args__ = (UniqueConstraint("host", "path", "device", "inode"), _MYSQL)
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    host: Mapped[str] = mapped_column(String(150))
-    path: Mapped[str] = mapped_column(String(LONGEST_PATH))
+    host: Mapped[str] = mapped_column(_words(150))
+    path: Mapped[str] = mapped_column(_words(LONGEST_PATH))
     device: Mapped[int] = mapped_column(BigInteger)
-    inode: Mapped[str] = mapped_column(String(20))  # up to 2**64 - 1, more than a signed BIGINT holds
+    inode: Mapped[str] = mapped_column(_words(20))  # up to 2**64 - 1, more than a signed BIGINT holds
     head_length: Mapped[int]
-    head_hash: Mapped[str] = mapped_column(String(64))
+    head_hash: Mapped[str] = mapped_column(_words(64))
     read_to: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -239,12 +281,12 @@ class EventRow(Base):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
-    what: Mapped[str] = mapped_column(String(20))
-    ip: Mapped[str] = mapped_column(String(150))
-    jail: Mapped[str] = mapped_column(String(150))
+    what: Mapped[str] = mapped_column(_words(20))
+    ip: Mapped[str] = mapped_column(_words(150))
+    jail: Mapped[str] = mapped_column(_words(150))
     until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    reason: Mapped[str] = mapped_column(String(250))
-    host: Mapped[str] = mapped_column(String(150))
+    reason: Mapped[str] = mapped_column(_words(250))
+    host: Mapped[str] = mapped_column(_words(150))
 
 
 class ChangeRow(Base):
@@ -257,8 +299,8 @@ class ChangeRow(Base):
     __table_args__ = ({"sqlite_autoincrement": True, **_MYSQL},)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    ip: Mapped[str] = mapped_column(String(150), default="", server_default="")
-    jail: Mapped[str] = mapped_column(String(150), default="", server_default="")
+    ip: Mapped[str] = mapped_column(_words(150), default="", server_default="")
+    jail: Mapped[str] = mapped_column(_words(150), default="", server_default="")
 
 
 class NodeRow(Base):
@@ -267,7 +309,7 @@ class NodeRow(Base):
     __tablename__ = "mcban_node"
     __table_args__ = _MYSQL
 
-    host: Mapped[str] = mapped_column(String(150), primary_key=True)
+    host: Mapped[str] = mapped_column(_words(150), primary_key=True)
     addresses: Mapped[str] = mapped_column(Text)
     seen: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
 
-from mcban.core.model import FOREVER
+from mcban.core.model import FOREVER, Position
 from mcban.service import upkeep
 from mcban.service.bans import unban
 from mcban.service.changes import OVERLAP, ChangeFeed
 from mcban.service.context import Context
 from mcban.service.report import bans_in_force, overview, show
-from mcban.service.sync import enforce, sync
+from mcban.service.sync import aim_of, enforce, sync
+from mcban.service.world import load_world
 from tests.conftest import Machine
 from tests.service.desk import IP, NOON, TIERS, dump, execute, fail, held, in_force, known, row, sql_time
 
@@ -136,6 +138,171 @@ def test_garbage_is_said_and_never_enforced(context: Context, typed: str, until:
     overview(context)
     assert f"{typed} in mc-exim-1d: not an address or network that can be banned" in said
     assert take_over(context) == []
+
+
+OTHER = "198.51.100.1"
+
+
+def raw(context: Context, values: str, columns: str = "ip, jail, last_hit") -> None:
+    """A row of `fail2ban_ips` as a client with sql_mode='' inserts it: any date that MariaDB can hold."""
+    mode = [] if context.database.sqlite_file else ["SET SESSION sql_mode = ''"]
+    execute(context, *mode, f"INSERT INTO fail2ban_ips ({columns}) VALUES ({values})")
+    context.database.dispose()  # the session with that mode
+
+
+def everything_works(context: Context, *odd: str) -> list[str]:
+    """Every reading of the tables, with a ban of IP that goes on beside the odd rows; twice, so that what was made of
+    them is read as well. Returns what the first taking over said."""
+    insert(context, IP, "mc-exim-1w")
+    first = take_over(context)
+    assert f"{IP} banned in mc-exim-1w by SQL" in first
+    for _ in range(2):
+        assert take_over(context) == []
+        overview(context)
+        assert IP in [line.ip for line in bans_in_force(context, None)]
+        for entry in (IP, OTHER, "198.51.100.0/24"):
+            show(context, entry)
+        for address in odd:
+            assert held(context, address) == []
+        aim = context.database.read(lambda t: aim_of(context, t, load_world(context, t), None))
+        assert aim.wanted.entries["mc-exim-1w"] == {IP: NOON + 7 * DAY}
+        assert held(context) == ["mc-exim-1w"]
+    assert [ban.ip for ban in fail(context, 5, "192.0.2.99").bans] == ["192.0.2.99"]
+    upkeep.expire(context)
+    upkeep.announce(context)
+    upkeep.purge(context, upkeep.take_over(context)[0])
+    context.database.read(lambda t: (t.changes.since(0), t.addresses.networks(), t.positions.all("here")))
+    return first
+
+
+@pytest.mark.parametrize("column", ["last_hit", "since", "until"])
+@pytest.mark.parametrize("typed", ["0000-00-00 00:00:00", "2027-02-00 00:00:00", "0001-01-01T00:00:00+14:00", "never"])
+def test_a_time_that_no_calendar_has_is_no_time(context: Context, column: str, typed: str) -> None:
+    """The ban is taken over as one without that time, and every other ban goes on."""
+    times = {"last_hit": sql_time(NOON), "since": sql_time(NOON), "until": sql_time(NOON + DAY), column: typed}
+    raw(
+        context,
+        f"'{OTHER}', 'mc-exim-1d', " + ", ".join(f"'{at}'" for at in times.values()),
+        f"ip, jail, {', '.join(times)}",
+    )
+    everything_works(context)
+    known(context, "mc-exim-1d", OTHER)
+    unban(context, "mc-exim", [OTHER])
+    assert held(context, OTHER) == []
+
+
+@pytest.mark.parametrize("typed", ["0000-00-00 00:00:00", "0001-01-01T00:00:00+14:00"])
+def test_a_ban_whose_last_hit_is_no_time_runs_from_now(context: Context, typed: str) -> None:
+    """Its jail's time counts from when it was noticed."""
+    raw(context, f"'{OTHER}', 'mc-exim-1d', '{typed}'")
+    assert f"{OTHER} banned in mc-exim-1d by SQL" in everything_works(context)
+    ban = known(context, "mc-exim-1d", OTHER)
+    assert (ban.since, ban.until, held(context, OTHER)) == (NOON, NOON + DAY, ["mc-exim-1d"])
+
+
+def blob(text: str) -> str:
+    """The bytes of `text` as SQL writes them."""
+    return f"x'{text.encode().hex()}'"
+
+
+embedded = pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+"""SQLite alone keeps bytes where text belongs."""
+
+
+@embedded
+@pytest.mark.parametrize("typed", ["x'01ff'", "x''", blob(OTHER), blob("198.51.100.0/24")])
+@pytest.mark.parametrize("until", [None, NOON + DAY], ids=["no end", "an end"])
+def test_an_address_in_bytes_is_said_and_never_enforced(context: Context, typed: str, until: int | None) -> None:
+    """Whatever the bytes would spell, it is named once as SQL writes it, and every other ban goes on."""
+    end = f"'{sql_time(until)}'" if until else "NULL"
+    raw(context, f"{typed}, 'mc-exim-1d', '{sql_time(NOON)}', {end}", "ip, jail, last_hit, until")
+    said = everything_works(context, typed, OTHER, "198.51.100.0/24")
+    assert f"{typed} in mc-exim-1d: not an address or network that can be banned" in said
+    assert len(dump(context)["fail2ban_ips"]) == 3
+
+
+@embedded
+def test_an_allowance_in_bytes_is_a_fault_and_allows_nobody(context: Context) -> None:
+    """It is shown with the jails, as SQL writes it."""
+    raw(context, f"{blob(IP)}, {blob('*')}, 1", "ip, jail, whitelisted")
+    everything_works(context)
+    assert blob(IP) in [fault.what for fault in overview(context).faults]
+
+
+@embedded
+@pytest.mark.parametrize("typed", ["x'01ff'", blob("mc-exim-1d"), "7"])
+def test_a_jail_in_bytes_is_a_jail_that_is_not_there(context: Context, typed: str) -> None:
+    """Its rows ban nobody and stop nothing."""
+    raw(context, f"'{OTHER}', {typed}, '{sql_time(NOON)}'")
+    everything_works(context, OTHER)
+
+
+@embedded
+@pytest.mark.parametrize("typed", ["x'01ff'", "7", "7.5"])
+def test_a_reason_and_a_host_in_bytes_are_shown_as_sql_writes_them(context: Context, typed: str) -> None:
+    """The ban is as good as any other."""
+    raw(context, f"'{OTHER}', 'mc-exim-1d', {typed}, {typed}, '{sql_time(NOON)}'", "ip, jail, reason, host, last_hit")
+    everything_works(context)
+    (line,) = [line for line in bans_in_force(context, None) if line.ip == OTHER]
+    assert json.loads(json.dumps([line.reason, line.host])) == [typed, typed]
+    assert held(context, OTHER) == ["mc-exim-1d"]
+
+
+@embedded
+@pytest.mark.parametrize("typed", ["x'01ff'", "'many'", "9223372036854775807", "-5", "1.5", "9e999"])
+def test_a_count_that_is_none_stops_nothing(context: Context, typed: str) -> None:
+    """Not even two that add up to more than a number holds, nor the next ban of that address."""
+    for address in (OTHER, "198.51.100.2"):
+        raw(context, f"'{address}', 'mc-exim-1d', {typed}, '{sql_time(NOON)}'", "ip, jail, count, last_hit")
+    everything_works(context)
+    execute(context, "UPDATE fail2ban_ips SET active = 0")
+    take_over(context)
+    assert [ban.ip for ban in fail(context, 5, OTHER).bans] == [OTHER]
+
+
+def test_a_node_whose_addresses_are_none_stops_nothing(context: Context) -> None:
+    """Those that are addresses are protected all the same."""
+    odd = f"INSERT INTO mcban_node (host, addresses, seen) VALUES ('odd', 'garbage 1.2.3 {OTHER}', '{sql_time(NOON)}')"
+    execute(context, odd)
+    if context.database.sqlite_file:
+        execute(context, "INSERT INTO mcban_node (host, addresses, seen) VALUES (x'01ff', x'01ff', x'01ff')")
+    everything_works(context)
+    assert fail(context, 5, OTHER).bans == ()
+
+
+def test_a_position_that_is_none_is_passed_over(context: Context) -> None:
+    """The positions beside it are used."""
+    good = Position("/var/log/auth.log", 1, 2, 3, "ab", 4)
+    context.database.write(lambda t: t.positions.save("here", [good]))
+    columns = "INSERT INTO mcban_position (host, path, device, inode, head_length, head_hash, read_to) VALUES "
+    execute(context, columns + "('here', '/a', 1, 'x', 1, '', 1), ('here', '/b', 1, '7', 1, '', -1)")
+    if context.database.sqlite_file:
+        execute(context, columns + "('here', x'01ff', 'a', x'01ff', x'00', x'01ff', 'b')")
+    everything_works(context)
+    assert context.database.read(lambda t: t.positions.all("here")) == [good]
+
+
+@embedded
+def test_odd_hits_totals_events_and_changes_stop_nothing(context: Context) -> None:
+    """What is no number counts as none, and bytes are shown as SQL writes them."""
+    execute(
+        context,
+        f"INSERT INTO mcban_hit (jail_group, ip, at, login) VALUES ('mc-exim', '{OTHER}', 'noon', x'01ff')",
+        f"INSERT INTO mcban_hit (jail_group, ip, at, login) VALUES ('mc-exim', '{OTHER}', {NOON}, 'a')",
+        "INSERT INTO mcban_hit (jail_group, ip, at, login) VALUES (x'01ff', x'01ff', x'01ff', x'01ff')",
+        "INSERT OR REPLACE INTO mcban_total (jail_group, hits) VALUES ('mc-exim', 'many'), (x'01ff', x'01ff')",
+        "INSERT INTO mcban_event (at, what, ip, jail, until, reason, host)"
+        f" VALUES (x'01ff', x'01ff', '{OTHER}', x'01ff', x'01ff', x'01ff', 7)",
+        "INSERT INTO mcban_change (ip, jail) VALUES (x'01ff', x'01ff')",
+    )
+    everything_works(context)
+    seen = show(context, OTHER)
+    assert json.loads(json.dumps(seen.logins)) == ["x'01ff'", "a"]
+    assert [(event.what, event.at, event.until, event.reason) for event in seen.events] == [
+        ("x'01ff'", 0, None, "x'01ff'")
+    ]
+    assert {view.hits for view in seen.jails if view.jail in TIERS} == {1}
+    assert ("x'01ff'", "x'01ff'") in context.database.read(lambda t: [(ip, jail) for _, ip, jail in t.changes.since(0)])
 
 
 def test_a_row_in_a_jail_that_is_not_there_stops_nothing(context: Context) -> None:
