@@ -11,12 +11,14 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    LargeBinary,
     ScalarSelect,
     Select,
     String,
     Table,
     and_,
     case,
+    cast,
     delete,
     false,
     func,
@@ -31,7 +33,7 @@ from sqlalchemy import (
 
 from mcban.core.model import FOREVER
 from mcban.store.epoch import epoch
-from mcban.store.tables import IpRow, read_text
+from mcban.store.tables import Blob, IpRow, read_text
 from mcban.store.upsert import slices, upsert
 
 _IPS: Table = IpRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
@@ -174,7 +176,20 @@ class AddressTable:
 
     def save(self, records: Iterable[AddressRecord]) -> None:
         """Insert the rows, or replace those of the same (ip, jail)."""
-        upsert(self._connection, _IPS, ["ip", "jail"], [self._values(record) for record in records])
+        rows = [self._values(record) for record in records]
+        for row in rows:
+            for column in (_IPS.c.ip, _IPS.c.jail):
+                if isinstance(row[column.name], Blob):
+                    self._to_bytes(column, row[column.name].raw)
+        upsert(self._connection, _IPS, ["ip", "jail"], rows)
+
+    def _to_bytes(self, column: ColumnElement[Any], raw: bytes) -> None:
+        """Let text that is no UTF-8, which cannot be asked for, be the bytes as which it was read."""
+        if raw.decode("utf-8", "ignore").encode() == raw:
+            return  # these are bytes already: as text they would be another row
+        data = cast(column, LargeBinary)
+        change = update(_IPS).prefix_with("OR IGNORE").where(func.typeof(column) == "text", data == raw)
+        self._connection.execute(change.values({column: data}))
 
     def delete(self, keys: Iterable[tuple[str, str]]) -> None:
         """Remove the rows of these (ip, jail)."""

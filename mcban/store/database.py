@@ -178,6 +178,7 @@ def _sqlite_engine(url: URL) -> Engine:
     def _pragmas(connection: Any, _: Any) -> None:
         # We begin transactions ourselves, below: the driver would do it only before the first change.
         connection.isolation_level = None
+        connection.text_factory = _sqlite_text
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -188,6 +189,14 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _sqlite_text(raw: bytes) -> str | bytes:
+    """SQLite takes for text what is no UTF-8, if somebody casts it: that reads as the bytes that it is."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def _no_text(error: UnicodeEncodeError) -> DataError:
