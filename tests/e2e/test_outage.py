@@ -32,7 +32,7 @@ def test_bans_stand_and_hits_wait_while_the_database_is_away(tmp_path: Path) -> 
             host.run("iptables", "-F")
             host.run("ipset", "flush")
             until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7"}, "the mending without SQL", 10)
-            assert "mcban" in host.run("iptables", "-S", "INPUT")
+            until(lambda: "-j mcban" in host.run("iptables", "-S", "INPUT"), "the rules, after the lists", 10)
             said = node.process("status")
             assert said.returncode == 0 and "cannot be used" in said.stdout
             with private_server(tmp_path / "db"):
