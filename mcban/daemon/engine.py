@@ -230,8 +230,7 @@ class Engine:
         self._world, said = upkeep.take_over(self._context, before)
         self._say(said)
         if self._world.book != before.book:
-            self._find_sources()
-            self._follower.set_patterns(self._intake.patterns)
+            self._follow_sources()
         if self._world != before:
             self._mend()
             return
@@ -269,8 +268,7 @@ class Engine:
         self._say(said)
         if self._world != world:
             self._drift.doubt()
-            self._find_sources()
-            self._follower.set_patterns(self._intake.patterns)
+            self._follow_sources()
         upkeep.announce(self._context)
         upkeep.purge(self._context, self._world)
 
@@ -279,8 +277,7 @@ class Engine:
         self._told_faults.clear()
         self._world, said = upkeep.take_over(self._context)
         self._say(said)
-        self._find_sources()
-        self._follower.set_patterns(self._intake.patterns)
+        self._follow_sources()
         self._mend()
         log.info("reloaded")
         self._publish()
@@ -306,6 +303,11 @@ class Engine:
             if refusal not in self._refusals:
                 log.error("not enforced: %s in %s: %s", refusal.entry, refusal.jail, refusal.why)
         self._refusals = tuple(dict.fromkeys((*self._refusals, *outcome.refusals)))
+
+    def _follow_sources(self) -> None:
+        """The logs that are followed become those that the jails now name."""
+        self._find_sources()
+        self._follower.set_patterns(self._intake.patterns)
 
     def _find_sources(self) -> None:
         sources, faults = find_sources(self._context, self._world.book)
