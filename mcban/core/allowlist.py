@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mcban.core.address import Network, overlaps, to_network
+from mcban.core.address import Network, overlaps, pack, to_network
 from mcban.core.model import Jail
 
 EVERYWHERE = "*"
@@ -40,6 +40,19 @@ class AllowList:
             length = (network.version, network.prefixlen)
             at = self._networks.setdefault(length, {})
             at.setdefault(int(network.network_address), []).append(allowance)
+        self._anywhere = Screen(to_network(allowance.entry) for allowance in self.allowances)
+
+    def mentions(self, entry: str) -> bool:
+        """Whether some allowance, in whatever scope, may cover `entry`: quickly no for nearly everybody."""
+        packed = pack(entry)
+        return packed is None or self._anywhere.allows(packed)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it allows the same for the same reasons: a world read anew is mostly the one that was."""
+        return isinstance(other, AllowList) and set(self.allowances) == set(other.allowances)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.allowances))
 
     def covering(self, entry: str, jail: Jail, *, protected: bool = True) -> Allowance | None:
         """The allowance that covers all of `entry` in `jail`; with `protected` false those known by themselves

@@ -64,6 +64,8 @@ class Verdict:
 
 
 NOT_COUNTED = Verdict(counted=False)
+COUNTED = Verdict(counted=True)
+"""What most hits lead to."""
 
 Allowed = Callable[[Jail], bool]
 
@@ -127,34 +129,57 @@ def judge(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed 
     lies in; the ban then starts at that later hit, as if all had come in order.
     An address that the blacklist holds is not counted, nor is one that is allowed in every tier.
     """
-    if _blacklist_holds(group, record, hit.at) or all(allowed(tier) for tier in group.tiers):
+    if _blacklist_holds(group, record, hit.at):
         return NOT_COUNTED
-    insort(record.hits, (hit.at, number))
+    if allowed is not nobody and all(allowed(tier) for tier in group.tiers):
+        return NOT_COUNTED
+    hits, taken = record.hits, (hit.at, number)
+    late = bool(hits) and taken < hits[-1]
+    if late:
+        insort(hits, taken)
+    else:
+        hits.append(taken)
+    bans = _fire(group, record, hit, number, allowed, late=late) if len(hits) >= group.fewest_hits else []
+    dropped = _trim(group, record)
+    return Verdict(True, tuple(bans), dropped) if bans or dropped else COUNTED
+
+
+def _fire(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed, *, late: bool) -> list[Ban]:
+    """The bans of all tiers that the hit just taken in carries to their threshold."""
     bans: list[Ban] = []
     for tier in group.tiers:
-        if not tier.enabled or allowed(tier):
+        if not tier.enabled or len(record.hits) < tier.maxretry or allowed(tier):
             continue
-        offence = _offence(tier, record, hit.at, number)
+        standing = record.standings.get(tier.name)
+        if standing is None and not late and hit.at >= 0:
+            # Nothing is forgotten, nothing comes after: only the window that ends here can be full. (Before 1970, where
+            # only a broken clock leads, no tier counts.)
+            full = record.hits[-tier.maxretry][0] > hit.at - tier.findtime
+            offence = hit.at if full else None
+        else:
+            offence = _offence(tier, record, standing or _CLEAN, hit.at, number)
         if offence is None:
             continue
         ban = _ban(group, tier, record, hit.ip, offence, allowed)
         bans.append(ban)
         if ban.blacklisted:
             break
-    return Verdict(True, tuple(bans), _trim(group, record))
+    return bans
 
 
 def _blacklist_holds(group: Group, record: Record, at: int) -> bool:
     blacklist = group.blacklist
-    if blacklist is None or not blacklist.enabled:
+    if blacklist is None or not record.standings or not blacklist.enabled:
         return False
     standing = record.standings.get(blacklist.name)
     return standing is not None and standing.holds(at)
 
 
-def _offence(tier: Jail, record: Record, at: int, number: int) -> int | None:
+_CLEAN = Standing()
+
+
+def _offence(tier: Jail, record: Record, standing: Standing, at: int, number: int) -> int | None:
     """The time at which the hit just taken in carries the address to the tier's threshold, or None."""
-    standing = record.standing(tier.name)
     if not standing.counts(at, number):
         return None
     counting = [when for when, which in record.hits if standing.counts(when, which)]
@@ -203,6 +228,8 @@ def _trim(group: Group, record: Record) -> tuple[int, ...]:
     hits = record.hits
     oldest = hits[-1][0] - group.longest_look_back
     keep_from = max(0, len(hits) - group.most_hits)
+    if not keep_from and hits[0][0] > oldest:
+        return ()
     while keep_from < len(hits) and hits[keep_from][0] <= oldest:
         keep_from += 1
     dropped = tuple(number for _, number in hits[:keep_from])

@@ -6,8 +6,9 @@ turn them into aware datetimes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 FOREVER: int = 253_402_300_799
 """The end of a ban that has none: 9999-12-31T23:59:59Z, which every database can hold."""
@@ -70,6 +71,18 @@ class Group:
     name: str
     tiers: tuple[Jail, ...]
     blacklist: Jail | None
+    # Asked for each hit: worked out once.
+    fewest_hits: int = field(init=False, repr=False, compare=False)
+    """The hits of one address below which no tier fires."""
+    most_hits: int = field(init=False, repr=False, compare=False)
+    """The hits of one address that any tier can ask for: what is worth keeping."""
+    longest_look_back: int = field(init=False, repr=False, compare=False)
+    """Seconds after which a hit counts for no tier."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fewest_hits", min((tier.maxretry for tier in self.tiers), default=0))
+        object.__setattr__(self, "most_hits", max((tier.maxretry for tier in self.tiers), default=0))
+        object.__setattr__(self, "longest_look_back", max((tier.findtime for tier in self.tiers), default=0))
 
     @property
     def jails(self) -> tuple[Jail, ...]:
@@ -82,20 +95,12 @@ class Group:
         tier = next((tier for tier in self.tiers if tier.enabled), None) or next(iter(self.tiers), None)
         return 128 if tier is None else tier.v6_prefix
 
-    @property
-    def most_hits(self) -> int:
-        """The hits of one address that any tier can ask for: what is worth keeping."""
-        return max((tier.maxretry for tier in self.tiers), default=0)
 
-    @property
-    def longest_look_back(self) -> int:
-        """Seconds after which a hit counts for no tier."""
-        return max((tier.findtime for tier in self.tiers), default=0)
+class Hit(NamedTuple):
+    """A line that a jail's filter recognised. `at` is the log's own time, in seconds.
 
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A line that a jail's filter recognised. `at` is the log's own time, in seconds."""
+    A tuple, for there are hundreds of thousands in a second.
+    """
 
     at: int
     ip: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge, seen_from
+from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge, nobody, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail, Position
 from mcban.service.context import Context, World
 from mcban.service.sync import entry_of
@@ -86,7 +86,7 @@ class _GroupBatch:
         allowed = {entry: self._allowed(entry) for entry in entries}
         for number, seen in enumerate(hits, _FIRST_NEW):
             entry = whom[seen.ip]
-            hit = seen if entry == seen.ip else replace(seen, ip=entry)
+            hit = seen if entry == seen.ip else seen._replace(ip=entry)
             verdict = judge(self._group, records[entry], hit, number, allowed[entry])
             if not verdict.counted:
                 continue
@@ -125,6 +125,8 @@ class _GroupBatch:
     def _allowed(self, ip: str) -> Allowed:
         """Asked once per address and batch, however many hits it has."""
         allow = self._world.allow
+        if not allow.mentions(ip):
+            return nobody
         jails = frozenset(jail.name for jail in self._group.jails if allow.covering(ip, jail) is not None)
         return lambda jail: jail.name in jails
 

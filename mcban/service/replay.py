@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mcban.core.allowlist import AllowList
 from mcban.core.escalation import Record, counted_for, judge, seen_from
@@ -40,7 +40,7 @@ def replay(context: Context, group: Group, allow: AllowList, blocks: Iterable[tu
             def allowed(jail: Jail, entry: str = whom) -> bool:
                 return allow.covering(entry, jail) is not None
 
-            verdict = judge(group, record, replace(hit, ip=whom), number, allowed)
+            verdict = judge(group, record, hit._replace(ip=whom), number, allowed)
             hits += verdict.counted
             bans += [seen_from(ban, hit.ip) for ban in verdict.bans]
     return Replayed(lines, hits, tuple(bans), tuple(intake.warnings))
