@@ -3,8 +3,10 @@
 Which logs are read, and what a hit means for an address, is left to others.
 """
 
-from mcban.filters.filter import Explanation, Filter, Match, Rule, list_filters, load_filter
-from mcban.filters.reader import FilterFile
+from mcban.filters.filter import Explanation, Filter, load_filter
+from mcban.filters.matcher import Matcher
+from mcban.filters.reader import FilterFile, list_filters
+from mcban.filters.rules import Match, Rule, Verdict
 from mcban.filters.scanner import OVERLONG, LineMatch, Scanner
 
 __all__ = [
@@ -14,8 +16,10 @@ __all__ = [
     "FilterFile",
     "LineMatch",
     "Match",
+    "Matcher",
     "Rule",
     "Scanner",
+    "Verdict",
     "list_filters",
     "load_filter",
 ]

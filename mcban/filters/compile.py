@@ -1,64 +1,80 @@
 """From a rule's text with fail2ban's tags to a Python expression.
 
 `<HOST>`, `<ADDR>` and their kin become groups of fixed names, `<F-USER>…</F-USER>` and its kin become groups of
-theirs. What is known to fail2ban but not yet to mcban is refused by name, never skipped; other words in angle
-brackets are text.
+theirs. A tag may stand in several branches of a rule. What is known to fail2ban but not to mcban is refused by
+name, never skipped; other words in angle brackets are text.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any
 
 Fail = Callable[[str], Exception]
 
+_PARSER: Any = import_module("re._parser")
+_SEQUENCE: Any = _PARSER.SubPattern
+
 _OCTETS = r"\d{1,3}(?:\.\d{1,3}){3}"
-_IP4 = rf"(?:::[fF]{{4}}:)?(?P<ip4>{_OCTETS})"
+_IP4 = rf"(?:::[fF]{{4,6}}:)?(?P<ip4>{_OCTETS})"
 # Loose on purpose: whether it is an address is decided by parsing what was found.
 _IP6 = rf"(?P<ip6>[0-9a-fA-F]{{0,4}}:[0-9a-fA-F:]{{0,38}}(?:[0-9a-fA-F]|:)(?:(?<=:){_OCTETS})?)"
 _DNS = r"(?P<dns>[\w.^-]*\w)"
 _CIDR = r"(?P<cidr>\d{1,3})"
-_ADDR = rf"(?:{_IP4}|\[{_IP6}\]|(?P<bare6>{_IP6.removeprefix('(?P<ip6>')})"
+_ADDR = rf"\[?(?:{_IP4}|{_IP6})\]?"
 _TAGS = {
     "HOST": rf"(?:{_ADDR}|{_DNS})",
-    "ADDR": _ADDR,
+    "ADDR": rf"(?:{_ADDR})",
     "IP4": _IP4,
     "IP6": _IP6,
     "CIDR": _CIDR,
-    "SUBNET": rf"{_ADDR}(?:/{_CIDR})?",
+    "SUBNET": rf"(?:\[?(?:{_IP4}|{_IP6})(?:/{_CIDR})?\]?)",
     "DNS": _DNS,
 }
-ADDRESS_GROUPS = ("ip4", "ip6", "bare6", "host", "fid")
-"""The groups in which a rule may leave the offender, in the order in which they are asked."""
-SOURCE_GROUPS = frozenset((*ADDRESS_GROUPS, "dns"))
-"""A rule without any of these names no offender."""
-
-_UNSUPPORTED = re.compile(r"</?(F-(?:MLFID|MLFFORGET|MLFGAINED|NOFAIL)|SKIPLINES)/?>")
-_TAG = re.compile(r"(?<!\\)<(/?)([A-Z][A-Z0-9_-]*)(/?)>")
+_SKIPPED = r"(?P<skiplines>(?:[^\n]*\n)*?)"
+_UNSUPPORTED = re.compile(r"<(F-TUPLE_[A-Z0-9_]+)/?>")
+_TAG = re.compile(r"(?<!\\)(?<!\?P)<(/?)([A-Z][A-Z0-9_-]*)(/?)>")
 _NAMED = re.compile(r"F-[A-Z][A-Z0-9_]*")
-_CONDITIONAL = re.compile(r"<[A-Za-z_][\w-]*\?[^<>]*>")
-_UNRESOLVED = re.compile(r"(?<!\?P)(?<!\\)<([a-z_][\w-]*(?:/[\w.-]+)?)>")
+_UNRESOLVED = re.compile(r"(?<!\?P)(?<!\\)<([a-z_][\w-]*(?:/[\w.-]+)?(?:\?[^<>]*)?)>")
+_GROUP = re.compile(r"\(\?P<(\w+)>")
+_FLAGS = re.compile(r"(?s:\\.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?([aiLmsux]+)\)", re.DOTALL)
+_REPEATED = re.compile(r"(\w+)__again\d+")
 
 
 def _group(tag: str) -> str:
     return "fid" if tag == "F-ID" else tag.removeprefix("F-").lower()
 
 
-def expand_tags(text: str, fail: Fail) -> str:
+def expand_tags(text: str, fail: Fail, *, multiline: bool = False) -> str:
     """A rule's text with the tags turned into groups; raises what `fail` makes of a message."""
     if found := _UNSUPPORTED.search(text):
-        raise fail(f"uses <{found[1]}>, which mcban does not support yet")
-    if found := _CONDITIONAL.search(text):
-        raise fail(f"uses the conditional tag {found[0]}, which mcban does not support yet")
+        raise fail(f"uses <{found[1]}>, which mcban does not support")
+    if "<SKIPLINES>" in text and not multiline:
+        raise fail("uses <SKIPLINES>, which wants maxlines above 1")
+    seen: dict[str, int] = {}
+
+    def rename(found: re.Match[str]) -> str:
+        """A tag's group under a name of its own, as a tag may stand in several branches."""
+        name = found[1]
+        seen[name] = seen.get(name, 0) + 1
+        return found[0] if seen[name] == 1 else f"(?P<{name}__again{seen[name]}>"
 
     def expand(found: re.Match[str]) -> str:
         closing, tag, alone = found.groups()
         if tag in _TAGS and not closing and not alone:
-            return _TAGS[tag]
-        if _NAMED.fullmatch(tag):
-            return f"(?P<{_group(tag)}>\\S+)" if alone else ")" if closing else f"(?P<{_group(tag)}>"
-        return found[0]  # text of the log, which may well have <WORDS> like this
+            group = _TAGS[tag]
+        elif tag == "SKIPLINES" and not closing and not alone:
+            group = _SKIPPED
+        elif not _NAMED.fullmatch(tag):
+            return found[0]  # text of the log, which may well have <WORDS> like this
+        elif closing:
+            return ")"
+        else:
+            group = f"(?P<{_group(tag)}>\\S+)" if alone else f"(?P<{_group(tag)}>"
+        return _GROUP.sub(rename, group)
 
     expanded = _TAG.sub(expand, text)
     if found := _UNRESOLVED.search(expanded):
@@ -66,12 +82,77 @@ def expand_tags(text: str, fail: Fail) -> str:
     return expanded
 
 
-def compile_rule(text: str, fail: Fail) -> re.Pattern[str]:
-    """The expression of a rule; raises what `fail` makes of a message when it does not compile."""
-    expanded = expand_tags(text, fail)
+def compile_rule(text: str, fail: Fail, *, multiline: bool = False) -> re.Pattern[str]:
+    """The expression of a rule; raises what `fail` makes of a message when it does not compile.
+
+    With `multiline` it is matched with several lines at once, where `^` and `$` are those of each line.
+    """
+    expanded = _lift_flags(expand_tags(text, fail, multiline=multiline))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return re.compile(expanded)
+            pattern = re.compile(expanded, re.MULTILINE if multiline else 0)
+            ambiguous = _find_ambiguous(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise fail(f"does not compile: {error}") from error
+    if ambiguous:
+        raise fail(f"does not compile: two tags for {ambiguous} can match at once")
+    return pattern
+
+
+def repeated_groups(pattern: re.Pattern[str]) -> tuple[tuple[str, str], ...]:
+    """The groups that stand for a tag's second and later uses, each with the name of its first."""
+    return tuple((found[0], found[1]) for name in pattern.groupindex if (found := _REPEATED.fullmatch(name)))
+
+
+def _lift_flags(text: str) -> str:
+    """`(?i)` in the middle of an expression, which Python refuses since 3.11, put at its beginning: that it holds
+    for the whole is what it always meant."""
+    flags: set[str] = set()
+
+    def take(found: re.Match[str]) -> str:
+        if found[1] is None:
+            return found[0]
+        flags.update(found[1])
+        return ""
+
+    lifted = _FLAGS.sub(take, text)
+    return f"(?{''.join(sorted(flags))}){lifted}" if flags else text
+
+
+def _find_ambiguous(pattern: re.Pattern[str]) -> str | None:
+    """A tag's name of which two uses may take part in one match, so that it would be open which one is meant."""
+    repeated = dict(repeated_groups(pattern))
+    if not repeated:
+        return None
+    names = {number: repeated.get(name, name) for name, number in pattern.groupindex.items()}
+    counted = set(repeated.values()) - {"skiplines"}
+    both: set[str] = set()
+
+    def join(parts: Iterable[frozenset[str]]) -> frozenset[str]:
+        held: frozenset[str] = frozenset()
+        for part in parts:
+            both.update(held & part)
+            held |= part
+        return held
+
+    def walk(node: Any) -> frozenset[str]:
+        """The counted names below a part of the tree that Python's own parser makes."""
+        if isinstance(node, _SEQUENCE):
+            return join(walk(item) for item in node)
+        if not isinstance(node, tuple) or len(node) != 2:
+            return frozenset()
+        operation, argument = str(node[0]), node[1]
+        if operation == "BRANCH":
+            return frozenset().union(*map(walk, argument[1]))
+        if operation == "GROUPREF_EXISTS":
+            return frozenset().union(*(walk(branch) for branch in argument[1:] if branch))
+        inner = argument if isinstance(argument, _SEQUENCE) else None
+        if isinstance(argument, tuple):
+            inner = next((part for part in argument if isinstance(part, _SEQUENCE)), None)
+        below = walk(inner) if inner is not None else frozenset()
+        own = names.get(argument[0]) if operation == "SUBPATTERN" else None
+        return below | {own} if own in counted else below
+
+    walk(_PARSER.parse(pattern.pattern, pattern.flags))
+    return min(both, default=None)

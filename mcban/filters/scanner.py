@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from mcban.filters.dates import DEFAULT_FORMS, Clock, DateForm, FoundDate, find_date
-from mcban.filters.filter import Filter, Rule
+from mcban.filters.filter import Filter
 from mcban.filters.literals import STRANGERS, required_literals
+from mcban.filters.rules import Rule
 
 OVERLONG = 128 * 1024
 """Bytes; a longer line is not matched, but counted."""

@@ -1,0 +1,167 @@
+"""One rule, and what a line tells by it: who the offender is, and by which login.
+
+An address in a match is canonical and was parsed. A name where an address might stand is told as a name: it is the
+attacker's to choose, so it is never resolved and bans nobody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from mcban.core.address import parse_network
+
+Groups = Mapping[str, str | None]
+"""What a rule's named groups took, those of the prefregex included."""
+
+ADDRESS_GROUPS = ("ip4", "ip6", "host", "fid")
+"""The groups in which a rule may leave the offender, in the order in which they are asked."""
+SOURCE_GROUPS = frozenset((*ADDRESS_GROUPS, "dns", "mlfid"))
+"""A rule without any of these names no offender, and no other line that might."""
+LONGEST_USER = 255
+"""Characters of a login or host name that are kept: the rest of an attacker's megabyte is of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One failregex: its number from 1, its text as the file has it after interpolation, the file, the expression.
+
+    `repeated` pairs each group of the expression that stands for a tag used more than once with the tag's own group.
+    """
+
+    number: int
+    text: str
+    path: Path
+    pattern: re.Pattern[str]
+    repeated: tuple[tuple[str, str], ...] = ()
+
+    def groups(self, found: re.Match[str]) -> dict[str, str | None]:
+        """The named groups of a match; of a tag in several branches, what the branch taken has."""
+        groups: dict[str, str | None] = found.groupdict()
+        for alias, name in self.repeated:
+            value = groups.pop(alias)
+            if groups[name] is None:
+                groups[name] = value
+        return groups
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a rule found. `rule` counts from 1; `ip` is an address or a network in canonical form."""
+
+    rule: int
+    ip: str
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a line is to a filter.
+
+    `outcome` is `hit`, `name` (an offender that is no address: `name` says which), `context` (no failure, or none
+    whose offender is known yet), `ignored` or `missed`. `rule` is the failregex that matched, `ignored_by` the
+    ignoreregex that overruled it, both from 1.
+    """
+
+    outcome: str
+    match: Match | None = None
+    rule: int | None = None
+    ignored_by: int | None = None
+    name: str | None = None
+    user: str | None = None
+
+
+MISSED = Verdict("missed")
+
+
+def cut_content(prefix: Rule | None, line: str) -> tuple[str, Groups] | None:
+    """What rules see of `line`, and what the prefregex found before it; None when the prefregex does not match."""
+    if prefix is None:
+        return line, {}
+    found = prefix.pattern.search(line)
+    if not found:
+        return None
+    before = prefix.groups(found)
+    content = before.get("content")
+    return (line if content is None else content + "\n"), before
+
+
+def search_rules(line: str, before: Groups, rules: Sequence[Rule]) -> Iterator[tuple[Rule, re.Match[str], Groups]]:
+    """Each of `rules` that matches, with its groups; those of the prefregex where the rule has none of its own."""
+    for rule in rules:
+        found = rule.pattern.search(line)
+        if found:
+            groups = rule.groups(found)
+            if before:
+                groups = {**before, **{name: value for name, value in groups.items() if value is not None}}
+            yield rule, found, groups
+
+
+def find_ignoring(line: str, ignore: Sequence[Rule]) -> int | None:
+    """The number of the first ignoreregex that matches."""
+    return next((rule.number for rule in ignore if rule.pattern.search(line)), None)
+
+
+def judge_line(text: str, prefix: Rule | None, rules: Sequence[Rule], ignore: Sequence[Rule]) -> Verdict:
+    """What a line without its date and line end is, by itself.
+
+    The first rule that finds an address decides, unless one before it says that there is no failure.
+    """
+    # A pattern that ends in white space may count on the line end, as it may with fail2ban.
+    cut = cut_content(prefix, text + "\n")
+    if cut is None:
+        return MISSED
+    line, before = cut
+    verdict = MISSED
+    for rule, _, groups in search_rules(line, before, rules):
+        if groups.get("nofail") or groups.get("mlfgained"):
+            verdict = verdict if verdict.outcome == "name" else Verdict("context", rule=rule.number)
+            break
+        ip = find_address(groups)
+        if ip:
+            user = find_user(groups)
+            verdict = Verdict("hit", Match(rule.number, ip, user), rule.number, user=user)
+            break
+        if verdict.outcome == "missed":
+            verdict = Verdict("name", rule=rule.number, name=find_name(groups), user=find_user(groups))
+    if verdict.rule is not None and ignore:
+        ignored_by = find_ignoring(line, ignore)
+        if ignored_by:
+            return Verdict("ignored", rule=verdict.rule, ignored_by=ignored_by)
+    return verdict
+
+
+def find_address(groups: Groups) -> str | None:
+    """The offender's address or network in canonical form; None when what stands there is none."""
+    for name in ADDRESS_GROUPS:
+        text = groups.get(name)
+        if text:
+            cidr = groups.get("cidr")
+            return _canonical(f"{text}/{cidr}" if cidr else text)
+    return None
+
+
+def find_name(groups: Groups) -> str | None:
+    """The offender as the line has it, when it is no address."""
+    text = next((groups[name] for name in ("dns", *ADDRESS_GROUPS) if groups.get(name)), None)
+    return text[:LONGEST_USER] if text else None
+
+
+def find_user(groups: Groups) -> str | None:
+    """The login; where it is empty, the first alternative that is not."""
+    user = groups.get("user")
+    if not user:
+        user = next((value for name, value in groups.items() if value and name.startswith("alt_user")), None)
+    return user[:LONGEST_USER] if user else None
+
+
+@lru_cache(maxsize=8192)
+def _canonical(text: str) -> str | None:
+    """The canonical form of an address or network, or None; kept, since offenders come again and again."""
+    try:
+        return parse_network(text)
+    except ValueError:
+        return None
