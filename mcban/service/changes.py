@@ -21,6 +21,7 @@ class ChangeFeed:
         self._low = max(0, transaction.changes.last() - BELOW)
         self._seen = {number for number, _, _ in transaction.changes.since(self._low)}
         self._marks: deque[tuple[float, int]] = deque()
+        self._begun = False
         self.missed = False
         """Whether the last poll found changes dropped that were never told: whoever asks must look at everything."""
 
@@ -31,9 +32,11 @@ class ChangeFeed:
         if self.missed:
             self._low = oldest - 1
         rows = [row for row in transaction.changes.since(self._low) if row[0] not in self._seen]
-        if rows:
+        # What was there before is let go of like what comes: or each poll would read it again, for ever.
+        if rows or (self._seen and not self._begun):
             self._seen.update(number for number, _, _ in rows)
             self._marks.append((now, max(self._seen)))
+        self._begun = True
         while self._marks and self._marks[0][0] < now - OVERLAP:
             self._low = self._marks.popleft()[1]
             self._seen = {number for number in self._seen if number > self._low}

@@ -70,3 +70,20 @@ def test_force_passes_over_what_is_protected_and_never_over_a_whitelist() -> Non
     assert found is not None
     assert found.why == "whitelisted"
     assert both.covering("192.0.2.1", OTHER, protected=False) is None
+
+
+def test_what_allows_the_same_is_the_same() -> None:
+    """A list read anew from unchanged settings is no change, in whatever order it was read; another reason is one."""
+    some = [Allowance("192.0.2.1", EVERYWHERE, "ignoreip"), Allowance("192.0.2.0/24", "mc-exim", "whitelisted")]
+    assert AllowList(some) == AllowList(reversed(some))
+    assert hash(AllowList(some)) == hash(AllowList(reversed(some)))
+    assert AllowList(some) != AllowList([some[0], Allowance("192.0.2.0/24", "mc-ssh", "whitelisted")])
+    assert AllowList(some) != AllowList(some[:1])
+
+
+@given(allowances, small, jails)
+def test_whoever_is_allowed_anywhere_is_mentioned(made: list[Allowance], entry: str, member: object) -> None:
+    """The quick question never misses an allowance: who is not mentioned is covered in no jail."""
+    known = AllowList(made)
+    if known.covering(entry, member) is not None:  # type: ignore[arg-type]
+        assert known.mentions(entry)

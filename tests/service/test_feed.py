@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mcban.service import bans, upkeep
-from mcban.service.changes import BELOW, ChangeFeed
+from mcban.service.changes import BELOW, OVERLAP, ChangeFeed
 from mcban.service.context import Context
 from mcban.service.sync import sync
 from tests.service.desk import execute, held, in_force
@@ -24,6 +24,18 @@ def test_a_feed_that_was_away_too_long_says_so_once(context: Context) -> None:
     assert feed.missed
     context.database.read(lambda t: feed.poll(t, 2))
     assert not feed.missed
+
+
+def test_a_feed_does_not_read_again_what_was_there_before_it(context: Context) -> None:
+    """What is old is asked for until all that was open is committed, and then no more: an idle poll reads nothing."""
+    execute(context, "INSERT INTO mcban_change (ip, jail) VALUES ('x', 'a'), ('y', 'b')")
+    feed = context.database.read(ChangeFeed)
+    context.database.read(lambda t: feed.poll(t, 0))
+    assert feed._seen
+    context.database.read(lambda t: feed.poll(t, OVERLAP + 1))
+    assert not feed._seen
+    execute(context, "INSERT INTO mcban_change (ip, jail) VALUES ('z', 'c')")
+    assert context.database.read(lambda t: feed.poll(t, OVERLAP + 2)) == [("z", "c")]
 
 
 def test_a_whitelisting_by_sql_that_is_taken_back_bans_nobody(context: Context) -> None:
