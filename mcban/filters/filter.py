@@ -6,7 +6,7 @@ Like fail2ban, a rule sees the line without its date: what stood before and afte
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from pathlib import Path
 
@@ -59,6 +59,9 @@ class Filter:
     dates: tuple[DateForm, ...]
     journalmatch: str
     maxlines: int = 1
+    success: tuple[Rule, ...] = ()
+    """`successregex`, an option of ours: what a login that succeeds looks like. It bans nobody; previews tell by it who
+    is likely to be a customer."""
 
     @property
     def every_line(self) -> bool:
@@ -76,6 +79,15 @@ class Filter:
         if self.every_line:
             return WindowMatcher(self.prefix, self.rules, self.ignore, self.maxlines)
         return (SessionMatcher if self.stateful else Matcher)(self.prefix, self.rules, self.ignore)
+
+    def of_successes(self) -> Filter | None:
+        """A filter the hits of which are the logins that succeed; None when this one does not know them.
+
+        It sees whole lines: a prefregex is there for failures, and may well want to see one.
+        """
+        if not self.success:
+            return None
+        return replace(self, rules=self.success, ignore=(), prefix=None, maxlines=1, success=())
 
     def match(self, text: str) -> Match | None:
         """The first rule that finds an offender in `text`, a line without its date and line end, seen alone."""
@@ -120,6 +132,10 @@ def load_filter(spec: str, folders: Sequence[Path]) -> Filter:
     for rule in rules:
         if not SOURCE_GROUPS & (sources | set(rule.pattern.groupindex)):
             raise fail(f"failregex {rule.number} has no <HOST>, <ADDR> or other tag for the offender's address")
+    success = _rules(definition, "successregex", fail)
+    for rule in success:
+        if not SOURCE_GROUPS & set(rule.pattern.groupindex):
+            raise fail(f"successregex {rule.number} has no <ADDR> or other tag for the address that logged in")
     return Filter(
         name=definition.name,
         path=definition.path,
@@ -129,6 +145,7 @@ def load_filter(spec: str, folders: Sequence[Path]) -> Filter:
         dates=compile_datepattern(options.get("datepattern", ""), fail),
         journalmatch=options.get("journalmatch", ""),
         maxlines=maxlines,
+        success=success,
     )
 
 

@@ -218,4 +218,4 @@ def _resolve(name: str, path: Path, sections: Sections, parameters: Mapping[str,
                 options[key] = resolver.substitute(resolver.interpolate(value)).strip()
         return options
 
-    return read(("failregex", "ignoreregex", "prefregex", "datepattern", "maxlines", "journalmatch"))
+    return read(("failregex", "ignoreregex", "prefregex", "datepattern", "maxlines", "journalmatch", "successregex"))
