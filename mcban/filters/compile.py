@@ -20,8 +20,9 @@ _SEQUENCE: Any = _PARSER.SubPattern
 
 _OCTETS = r"\d{1,3}(?:\.\d{1,3}){3}"
 _IP4 = rf"(?:::[fF]{{4,6}}:)?(?P<ip4>{_OCTETS})"
-# Loose on purpose: whether it is an address is decided by parsing what was found.
-_IP6 = rf"(?P<ip6>[0-9a-fA-F]{{0,4}}:[0-9a-fA-F:]{{0,38}}(?:[0-9a-fA-F]|:)(?:(?<=:){_OCTETS})?)"
+_HEX = "[0-9a-fA-F]{1,4}"
+# Looser than an address is: whether it is one is decided by parsing what was found.
+_IP6 = rf"(?P<ip6>(?:::|{_HEX}::?)(?:{_HEX}::?){{0,6}}(?:{_OCTETS}|{_HEX}|(?<=::)))"
 _DNS = r"(?P<dns>[\w.^-]*\w)"
 _CIDR = r"(?P<cidr>\d{1,3})"
 _ADDR = rf"\[?(?:{_IP4}|{_IP6})\]?"

@@ -20,7 +20,8 @@ DEEPEST_INCLUDE = 10
 MOST_SUBSTITUTIONS = 5_000
 LONGEST_VALUE = 1 << 20
 _INTERPOLATION = re.compile(r"%(?:%|\(([^()]+)\)s|)")
-_TAG = re.compile(r"(?<!\?P)<([A-Za-z_][\w.-]*(?:/[\w.-]+)?)>")
+_KNOWN = re.compile(r"%\(known/([^()]+)\)s", re.IGNORECASE)
+_TAG = re.compile(r"(?<!\?P)<([A-Za-z_][\w.-]*(?:/[\w.-]+)?(?:\?[\w.=-]+)?)>")
 _PARAMETER = re.compile(r"""\s*([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,"'\]]*?))\s*(?:,|$)""")
 
 Sections = dict[str, dict[str, str]]
@@ -118,10 +119,14 @@ def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Pa
         if section == "INCLUDES":
             continue
         target = sections.setdefault(section, {})
+        known = dict(target)
+
+        def recall(found: re.Match[str], known: Mapping[str, str] = known) -> str:
+            return known.get(found[1].lower(), found[0])
+
         for key, value in parser[section].items():
-            if key in target:
-                target[f"known/{key}"] = target[key]
-            target[key] = value
+            # What files before this one said is put in now: each layer may extend the one before it.
+            target[key] = _KNOWN.sub(recall, value)
             if section == "Definition" or key not in origins:
                 origins[key] = path
     for include in includes.get("after", ()):
@@ -140,31 +145,60 @@ def _merge_include(
             _merge_file(name, layer, sections, origins, depth + 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a value stands: its section, and the section, if it is no usual one, in which names are looked up first."""
+
+    section: str = ""
+    context: str = ""
+
+
+_LAYERS = ("", "Init", "Definition", "DEFAULT")
+"""Where options are looked up, in this order; the first stands for the parameters."""
+
+
 class _Resolver:
     """Looks options up in the order parameters, Init, Definition, DEFAULT, and fills in `%(name)s` and `<name>`."""
 
     def __init__(self, name: str, path: Path, sections: Sections, parameters: Mapping[str, str]) -> None:
-        self.name, self.path, self.sections, self.parameters = name, path, sections, parameters
+        self.name, self.path = name, path
+        # A parameter is text, but for `%(known/name)s`, by which it extends what it replaces.
+        given = {key: re.sub(r"%(?!\(known/)", "%%", value) for key, value in parameters.items()}
+        self.sections = {**sections, "": given}
         self.steps = 0
 
-    def raw(self, key: str) -> str | None:
-        """An option's text before interpolation."""
-        if key in self.parameters:
-            return self.parameters[key].replace("%", "%%")
-        for section in ("Init", "Definition", "DEFAULT"):
-            if key in self.sections.get(section, {}):
-                return self.sections[section][key]
+    def find(self, key: str, at: _Place) -> tuple[str, _Place] | None:
+        """An option's text before interpolation as the value at `at` sees it, and where that stands."""
+        layers = (at.context, *_LAYERS) if at.context else _LAYERS
         section, slash, option = key.rpartition("/")
         if not slash:
-            return None
+            return self._search(key, layers, at.context)
         if section.lower() == "known":
-            return next(
-                (o[key] for s in ("Definition", "Init", "DEFAULT") if key in (o := self.sections.get(s, {}))), ""
-            )
-        for real, options in self.sections.items():
-            if real.lower() == section.lower():
-                return options.get(option, self.sections.get("DEFAULT", {}).get(option))
+            below = layers[layers.index(at.section) + 1 :] if at.section in layers else layers
+            others = [layer for layer in layers if layer != at.section and layer not in below]
+            return self._search(option, (*below, *others), at.context) or ("", at)
+        for real in self.sections:
+            if real and real.lower() == section.lower():
+                return self._search(option, (real, "DEFAULT"), real)
         return None
+
+    def _search(self, key: str, layers: Iterable[str], context: str) -> tuple[str, _Place] | None:
+        for layer in layers:
+            value = self.sections.get(layer, {}).get(key)
+            if value is not None:
+                return value, _Place(layer, context)
+        return None
+
+    def find_conditional(self, key: str) -> tuple[str, _Place] | None:
+        """What `<name?condition>` stands for: the option of `[Init?condition]`, else the option without one."""
+        name, _, condition = key.partition("?")
+        if condition:
+            places = [f"{layer}?{condition}" for layer in ("Init", "Definition")]
+            if found := self._search(
+                name, (real for real in self.sections if real.lower() in map(str.lower, places)), ""
+            ):
+                return found
+        return self.find(name, _Place())
 
     def fail(self, what: str) -> FilterError:
         return FilterError(f"filter {self.name}: {printable(str(self.path))}: {what}")
@@ -174,8 +208,8 @@ class _Resolver:
         if self.steps > MOST_SUBSTITUTIONS or len(text) > LONGEST_VALUE:
             raise self.fail("its options refer to one another in circles")
 
-    def interpolate(self, text: str, depth: int = 0) -> str:
-        """`text` with `%(name)s` and `%%` filled in."""
+    def interpolate(self, text: str, at: _Place, depth: int = 0) -> str:
+        """`text`, which stands at `at`, with `%(name)s` and `%%` filled in."""
         self.count(text)
         if depth > DEEPEST_INCLUDE * 2:
             raise self.fail("its options refer to one another in circles")
@@ -185,10 +219,10 @@ class _Resolver:
                 return "%"
             if found[1] is None:
                 raise self.fail(f"a lone % near '{printable(text[found.start() : found.start() + 20])}': write %%")
-            value = self.raw(found[1].lower())
+            value = self.find(found[1].lower(), at)
             if value is None:
                 raise self.fail(f"%({printable(found[1])})s is defined nowhere")
-            return self.interpolate(value, depth + 1)
+            return self.interpolate(*value, depth + 1)
 
         return _INTERPOLATION.sub(fill, text)
 
@@ -196,9 +230,9 @@ class _Resolver:
         """`text` with every `<name>` that names an option filled in, the innermost first."""
         while True:
             for found in _TAG.finditer(text):
-                value = self.raw(found[1].lower()) if not found[1].isupper() else None
+                value = self.find_conditional(found[1].lower()) if not found[1].isupper() else None
                 if value is not None:
-                    text = text[: found.start()] + self.interpolate(value) + text[found.end() :]
+                    text = text[: found.start()] + self.interpolate(*value) + text[found.end() :]
                     self.count(text)
                     break
             else:
@@ -213,9 +247,9 @@ def _resolve(name: str, path: Path, sections: Sections, parameters: Mapping[str,
     def read(keys: Iterable[str]) -> dict[str, str]:
         options = {}
         for key in keys:
-            value = resolver.raw(key)
+            value = resolver.find(key, _Place())
             if value is not None:
-                options[key] = resolver.substitute(resolver.interpolate(value)).strip()
+                options[key] = resolver.substitute(resolver.interpolate(*value)).strip()
         return options
 
     return read(("failregex", "ignoreregex", "prefregex", "datepattern", "maxlines", "journalmatch", "successregex"))
