@@ -110,6 +110,8 @@ class Hit(NamedTuple):
 
 LONGEST_PATH = 500
 """Characters of a log's path that SQL keeps with a position."""
+LONGEST_CURSOR = 255
+"""Characters of a journal's cursor that SQL keeps with a position; systemd's have about 150."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,9 @@ class Position:
 
     A path does not name a file for ever: `device`, `inode` and a fingerprint of the file's first bytes
     (`head_length` of them, hashed in `head_hash`) do. `offset` is the byte after the last whole line dealt with.
+
+    Of the journal, `path` is its name with what is asked of it, `cursor` the journal's own name of the last entry dealt
+    with (empty before the first), and `offset` how many entries that were; the rest is empty.
     """
 
     path: str
@@ -126,6 +131,7 @@ class Position:
     head_length: int
     head_hash: str
     offset: int
+    cursor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
