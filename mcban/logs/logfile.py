@@ -13,6 +13,7 @@ from contextlib import suppress
 from hashlib import blake2b
 
 from mcban.errors import DataError
+from mcban.logs.codec import codec_of
 from mcban.logs.model import Position
 from mcban.logs.paths import length_fault
 
@@ -216,11 +217,16 @@ class LogFile:
 
 def open_log(path: str) -> LogFile:
     """The log at `path`, from its start. Raises what `open_regular` raises, DataError also when a position of it could
-    not be kept: what cannot be remembered is not read."""
+    not be kept (what cannot be remembered is not read), or when it is compressed: nobody writes to that any more."""
     fault = length_fault(path)
     if fault:
         raise DataError(fault)
-    return LogFile(path)
+    file = LogFile(path)
+    codec = codec_of(file.head)
+    if codec is not None:
+        file.close()
+        raise DataError(f"it is compressed ({codec.program}) and not followed: `mcban run --once` reads it, once")
+    return file
 
 
 def reason_of(error: OSError) -> str:

@@ -94,12 +94,12 @@ def test_replay_respects_the_whitelist(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("command", ["replay -j mc-exim", "filter test mc-exim-filter"])
 def test_a_log_that_cannot_be_read(terminal: Terminal, command: str) -> None:
-    """A log that is missing, a folder or compressed is bad data; one that is forbidden is a matter of permission."""
+    """A log that is missing, a folder or a broken archive is bad data; one that is forbidden is a matter of permission."""
     typed = command.split()
     missing = str(terminal.folder / "nope\x1b[31m.log")
     assert "there is no such file" in terminal.refuses(65, *typed, missing)
     assert "s a directory" in terminal.refuses(65, *typed, str(terminal.folder))
-    assert "uncompress it first" in terminal.refuses(65, *typed, str(terminal.write("x.gz", "")))
+    assert "is damaged" in terminal.refuses(65, *typed, str(terminal.write("x.gz", b"\x1f\x8b\x08junk")))
     terminal.refuses(65, *typed, "x" * 10_000)
     terminal.refuses(2, *typed, "")
     assert "standard input is closed" in complaint(
