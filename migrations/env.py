@@ -6,13 +6,13 @@ For a developer: `alembic -x url=sqlite:///dev.sqlite revision --autogenerate -m
 from alembic import context
 from sqlalchemy import create_engine
 
-from mcban.store.tables import Base
+from mcban.store.tables import METADATA
 
 
 def run(connection):
     # render_as_batch: SQLite alters a table by copying it.
     context.configure(
-        connection=connection, target_metadata=Base.metadata, render_as_batch=True, transaction_per_migration=True
+        connection=connection, target_metadata=METADATA, render_as_batch=True, transaction_per_migration=True
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -19,7 +19,7 @@ from mcban.service.context import Context, Host
 from mcban.shipped import shipped
 from mcban.store import schema
 from mcban.store.database import Database
-from mcban.store.tables import Base
+from mcban.store.tables import METADATA
 from tests.mariadb import Server, shared_server
 
 NOON = 1_790_000_000
@@ -90,7 +90,7 @@ def mariadb_schema(mariadb: Server) -> tuple[Database, dict[str, list[dict[str, 
     database = Database(mariadb.new_database())
     schema.upgrade(database)
     with database.engine.connect() as connection:
-        rows = {table.name: _rows(connection, table.name) for table in Base.metadata.sorted_tables}
+        rows = {table.name: _rows(connection, table.name) for table in METADATA.sorted_tables}
     return database, rows
 
 
@@ -100,17 +100,17 @@ def mariadb_url(mariadb_schema: tuple[Database, dict[str, list[dict[str, Any]]]]
     making the schema, and leaves what a failed test wrote to be looked at."""
     database, rows = mariadb_schema
     with database.engine.begin() as connection:
-        for table in Base.metadata.sorted_tables:
+        for table in METADATA.sorted_tables:
             connection.execute(table.delete())
-        for table in Base.metadata.sorted_tables:
+        for table in METADATA.sorted_tables:
             if rows[table.name] and table.name != "mcban_change":
                 connection.execute(table.insert(), rows[table.name])
-        connection.execute(Base.metadata.tables["mcban_change"].delete())
+        connection.execute(METADATA.tables["mcban_change"].delete())
     return database.engine.url.render_as_string(hide_password=False)
 
 
 def _rows(connection: Connection, table: str) -> list[dict[str, Any]]:
-    return [dict(row) for row in connection.execute(Base.metadata.tables[table].select()).mappings()]
+    return [dict(row) for row in connection.execute(METADATA.tables[table].select()).mappings()]
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])

@@ -15,7 +15,6 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     String,
-    Table,
     and_,
     case,
     cast,
@@ -33,28 +32,27 @@ from sqlalchemy import (
 
 from mcban.core.model import FOREVER
 from mcban.store.epoch import epoch
-from mcban.store.tables import Blob, IpRow, read_text
+from mcban.store.tables import IPS, Blob, read_text
 from mcban.store.upsert import slices, upsert
 
-_IPS: Table = IpRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
 _COLUMNS = (
-    _IPS.c.ip,
-    _IPS.c.jail,
-    _IPS.c.count,
-    _IPS.c.active,
-    _IPS.c.blacklisted,
-    _IPS.c.whitelisted,
-    _IPS.c.since,
-    _IPS.c.until,
-    _IPS.c.last_hit,
-    _IPS.c.reason,
-    _IPS.c.host,
-    _IPS.c.lifted_after,
-    _IPS.c.forced,
+    IPS.c.ip,
+    IPS.c.jail,
+    IPS.c.count,
+    IPS.c.active,
+    IPS.c.blacklisted,
+    IPS.c.whitelisted,
+    IPS.c.since,
+    IPS.c.until,
+    IPS.c.last_hit,
+    IPS.c.reason,
+    IPS.c.host,
+    IPS.c.lifted_after,
+    IPS.c.forced,
 )
 _NUMBERS = {"count": 0, "lifted_after": None}
 _TIMES = ("since", "until", "last_hit")
-_RENEWED = and_(_IPS.c.last_hit.is_not(None), _IPS.c.last_hit >= _IPS.c.until)
+_RENEWED = and_(IPS.c.last_hit.is_not(None), IPS.c.last_hit >= IPS.c.until)
 REASON_LENGTH = 250
 MOST = 2**31 - 1
 """What a count goes to: MariaDB's column holds no more."""
@@ -103,27 +101,27 @@ class AddressTable:
         """The rows of `ips`, in `jails` if given."""
         found: list[AddressRecord] = []
         for some in slices(list(ips)):
-            query = select(*_COLUMNS).where(_IPS.c.ip.in_(some))
+            query = select(*_COLUMNS).where(IPS.c.ip.in_(some))
             if jails is not None:
-                query = query.where(_IPS.c.jail.in_(list(jails)))
+                query = query.where(IPS.c.jail.in_(list(jails)))
             found += self._records(query)
         return found
 
     def in_force(self, now: int, jails: Collection[str] | None = None) -> list[AddressRecord]:
         """The bans that run at `now`, those whose end is not worked out yet among them, oldest first."""
-        query = select(*_COLUMNS).where(_IPS.c.active, or_(_IPS.c.until.is_(None), _IPS.c.until > to_datetime(now)))
+        query = select(*_COLUMNS).where(IPS.c.active, or_(IPS.c.until.is_(None), IPS.c.until > to_datetime(now)))
         if jails is not None:
-            query = query.where(_IPS.c.jail.in_(list(jails)))
-        return list(self._records(query.order_by(_IPS.c.id)))
+            query = query.where(IPS.c.jail.in_(list(jails)))
+        return list(self._records(query.order_by(IPS.c.id)))
 
     def running(self, now: int, jails: Collection[str]) -> Iterator[tuple[str, str, int | None, bool]]:
         """The bans of `jails` that run at `now` by an end that is worked out, as (ip, jail, end, special), in bulk.
         An end that cannot be read is None; `special` are rows that allow, or were forced."""
-        special = or_(func.coalesce(_IPS.c.whitelisted, false()), _IPS.c.forced)
+        special = or_(func.coalesce(IPS.c.whitelisted, false()), IPS.c.forced)
         # As plain strings: what their own type does for each row of a hundred thousand is felt.
-        ip, jail = (type_coerce(column, String()) for column in (_IPS.c.ip, _IPS.c.jail))
-        query = select(ip, jail, epoch(_IPS.c.until), special)
-        query = query.where(_IPS.c.active, _IPS.c.until > to_datetime(now))
+        ip, jail = (type_coerce(column, String()) for column in (IPS.c.ip, IPS.c.jail))
+        query = select(ip, jail, epoch(IPS.c.until), special)
+        query = query.where(IPS.c.active, IPS.c.until > to_datetime(now))
         known = set(jails)
         for address, name, end, odd in self._connection.execute(query):
             if name in known:
@@ -135,11 +133,11 @@ class AddressTable:
 
         def count(jail: str, *until: ColumnElement[bool]) -> ScalarSelect[int]:
             # Each is answered by an index alone: counting a hundred thousand takes 5 ms.
-            return select(func.count()).where(_IPS.c.jail == jail, _IPS.c.active == true(), *until).scalar_subquery()
+            return select(func.count()).where(IPS.c.jail == jail, IPS.c.active == true(), *until).scalar_subquery()
 
-        after, over = _IPS.c.until > to_datetime(late), _IPS.c.until <= to_datetime(late)
+        after, over = IPS.c.until > to_datetime(late), IPS.c.until <= to_datetime(late)
         asked = [
-            select(literal(jail), count(jail, after), count(jail, _IPS.c.until > to_datetime(early), over))
+            select(literal(jail), count(jail, after), count(jail, IPS.c.until > to_datetime(early), over))
             for jail in jails
         ]
         if not asked:
@@ -149,78 +147,78 @@ class AddressTable:
 
     def allowing(self) -> list[AddressRecord]:
         """The rows that allow."""
-        return list(self._records(select(*_COLUMNS).where(_IPS.c.whitelisted).order_by(_IPS.c.id)))
+        return list(self._records(select(*_COLUMNS).where(IPS.c.whitelisted).order_by(IPS.c.id)))
 
     def unsettled(self, now: int) -> list[AddressRecord]:
         """The active rows whose end is not worked out yet: someone's plain SQL made them, or renewed them, which
         shows in a last hit after their end."""
-        over = and_(_IPS.c.until <= to_datetime(now), _RENEWED)
+        over = and_(IPS.c.until <= to_datetime(now), _RENEWED)
         # One after the other, for each is answered by an index.
-        return [row for ends in (_IPS.c.until.is_(None), over) for row in self._records(_select(_IPS.c.active, ends))]
+        return [row for ends in (IPS.c.until.is_(None), over) for row in self._records(_select(IPS.c.active, ends))]
 
     def unsigned(self, now: int) -> list[AddressRecord]:
         """The running bans with an end of their own but no beginning: someone's plain SQL made them."""
         # The end is looked at here, lest SQLite take the index of ends, which leads to every running ban.
-        rows = self._records(_select(_IPS.c.active, _IPS.c.since.is_(None)))
+        rows = self._records(_select(IPS.c.active, IPS.c.since.is_(None)))
         return [row for row in rows if row.until is not None and row.until > now]
 
     def ended_by_sql(self, now: int) -> list[AddressRecord]:
         """The rows that someone's plain SQL made inactive before their end."""
-        early = and_(_IPS.c.until > to_datetime(now), _IPS.c.lifted_after.is_(None))
-        unmarked = (_IPS.c.active == false(), _IPS.c.active.is_(None))
+        early = and_(IPS.c.until > to_datetime(now), IPS.c.lifted_after.is_(None))
+        unmarked = (IPS.c.active == false(), IPS.c.active.is_(None))
         return [row for inactive in unmarked for row in self._records(_select(inactive, early))]
 
     def networks(self) -> list[AddressRecord]:
         """The active bans of networks."""
-        return list(self._records(select(*_COLUMNS).where(_IPS.c.active, _IPS.c.ip.contains("/"))))
+        return list(self._records(select(*_COLUMNS).where(IPS.c.active, IPS.c.ip.contains("/"))))
 
     def save(self, records: Iterable[AddressRecord]) -> None:
         """Insert the rows, or replace those of the same (ip, jail)."""
         rows = [self._values(record) for record in records]
         for row in rows:
-            for column in (_IPS.c.ip, _IPS.c.jail):
+            for column in (IPS.c.ip, IPS.c.jail):
                 if isinstance(row[column.name], Blob):
                     self._to_bytes(column, row[column.name].raw)
-        upsert(self._connection, _IPS, ["ip", "jail"], rows)
+        upsert(self._connection, IPS, ["ip", "jail"], rows)
 
     def _to_bytes(self, column: ColumnElement[Any], raw: bytes) -> None:
         """Let text that is no UTF-8, which cannot be asked for, be the bytes as which it was read."""
         if raw.decode("utf-8", "ignore").encode() == raw:
             return  # these are bytes already: as text they would be another row
         data = cast(column, LargeBinary)
-        change = update(_IPS).prefix_with("OR IGNORE").where(func.typeof(column) == "text", data == raw)
+        change = update(IPS).prefix_with("OR IGNORE").where(func.typeof(column) == "text", data == raw)
         self._connection.execute(change.values({column: data}))
 
     def delete(self, keys: Iterable[tuple[str, str]]) -> None:
         """Remove the rows of these (ip, jail)."""
         for ip, jail in keys:
-            self._connection.execute(delete(_IPS).where(_IPS.c.ip == ip, _IPS.c.jail == jail))
+            self._connection.execute(delete(IPS).where(IPS.c.ip == ip, IPS.c.jail == jail))
 
     def any_over(self, now: int) -> bool:
         """Whether some ban has ended and is not marked so yet."""
-        query = select(_IPS.c.id).where(_IPS.c.active, _IPS.c.until <= to_datetime(now), ~_RENEWED).limit(1)
+        query = select(IPS.c.id).where(IPS.c.active, IPS.c.until <= to_datetime(now), ~_RENEWED).limit(1)
         return self._connection.execute(query).first() is not None
 
     def expire(self, now: int) -> list[tuple[str, str, int]]:
         """Mark the bans that have ended as no longer active; returns their (ip, jail, end)."""
-        over = (_IPS.c.active, _IPS.c.until <= to_datetime(now), ~_RENEWED)
+        over = (IPS.c.active, IPS.c.until <= to_datetime(now), ~_RENEWED)
         ended = [
             (ip, jail, to_seconds(until) or 0)
-            for ip, jail, until in self._connection.execute(select(_IPS.c.ip, _IPS.c.jail, _IPS.c.until).where(*over))
+            for ip, jail, until in self._connection.execute(select(IPS.c.ip, IPS.c.jail, IPS.c.until).where(*over))
         ]
         if ended:
-            self._connection.execute(update(_IPS).where(*over).values(active=False, blacklisted=False, forced=False))
+            self._connection.execute(update(IPS).where(*over).values(active=False, blacklisted=False, forced=False))
         return ended
 
     def counts(self, now: int) -> dict[str, tuple[int, int]]:
         """By jail: the bans that run at `now`, and the bans that there ever were."""
         running = (
-            _IPS.c.active
-            & ~func.coalesce(_IPS.c.whitelisted, false())
-            & or_(_IPS.c.until.is_(None), _IPS.c.until > to_datetime(now))
+            IPS.c.active
+            & ~func.coalesce(IPS.c.whitelisted, false())
+            & or_(IPS.c.until.is_(None), IPS.c.until > to_datetime(now))
         )
-        ever_in = case((_IPS.c.count.between(0, MOST), _IPS.c.count), else_=0)
-        query = select(_IPS.c.jail, func.sum(case((running, 1), else_=0)), func.sum(ever_in)).group_by(_IPS.c.jail)
+        ever_in = case((IPS.c.count.between(0, MOST), IPS.c.count), else_=0)
+        query = select(IPS.c.jail, func.sum(case((running, 1), else_=0)), func.sum(ever_in)).group_by(IPS.c.jail)
         return {jail: (int(now_in), int(ever)) for jail, now_in, ever in self._connection.execute(query)}
 
     def _records(self, query: Select[Any]) -> Iterator[AddressRecord]:

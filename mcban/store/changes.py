@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Table, delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
-from mcban.store.tables import ChangeRow
+from mcban.store.tables import CHANGES
 
-_CHANGES: Table = ChangeRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
 KEPT = 100_000
 """Changes remembered; an engine that was away for longer reads everything."""
 
@@ -19,18 +18,18 @@ class ChangeTable:
 
     def last(self) -> int:
         """The number of the newest change, 0 when there is none."""
-        return self._connection.execute(select(func.max(_CHANGES.c.id))).scalar() or 0
+        return self._connection.execute(select(func.max(CHANGES.c.id))).scalar() or 0
 
     def oldest(self) -> int:
         """The number of the oldest change remembered, 0 when there is none."""
-        return self._connection.execute(select(func.min(_CHANGES.c.id))).scalar() or 0
+        return self._connection.execute(select(func.min(CHANGES.c.id))).scalar() or 0
 
     def since(self, number: int) -> list[tuple[int, str, str]]:
         """The changes after `number` as (number, ip, jail), in order."""
-        c = _CHANGES.c
+        c = CHANGES.c
         query = select(c.id, c.ip, c.jail).where(c.id > number).order_by(c.id)
         return list(self._connection.execute(query))
 
     def purge(self) -> int:
         """Drop all but the newest; returns how many."""
-        return self._connection.execute(delete(_CHANGES).where(_CHANGES.c.id <= self.last() - KEPT)).rowcount
+        return self._connection.execute(delete(CHANGES).where(CHANGES.c.id <= self.last() - KEPT)).rowcount

@@ -20,7 +20,7 @@ from mcban.store.hits import HitTable
 from mcban.store.jails import JailTable
 from mcban.store.nodes import NodeTable
 from mcban.store.positions import PositionTable
-from mcban.store.tables import TurnRow
+from mcban.store.tables import TURN
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _MYSQL_AGAIN = {1205, 1213}
 _MYSQL_NO_TABLE = {1146, 1054}
 _MYSQL_REFUSED = {1044, 1045, 1142, 1227, 1370}
 _MYSQL_NO_TRIGGERS = 1419
-_TAKE_TURN = update(TurnRow).values(taken=TurnRow.taken + 1)
+_TAKE_TURN = update(TURN).values(taken=TURN.c.taken + 1)
 _SQLITE_DENIED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from mcban.store.addresses import to_datetime, to_seconds
-from mcban.store.tables import EventRow
+from mcban.store.tables import EVENTS
 
-_EVENTS: Table = EventRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
 _WORDS = 250
 
 
@@ -48,11 +47,11 @@ class EventTable:
                 }
                 for e in events
             ]
-            self._connection.execute(insert(_EVENTS), rows)
+            self._connection.execute(insert(EVENTS), rows)
 
     def of(self, ip: str, limit: int) -> list[Event]:
         """The last `limit` decisions about `ip`, oldest first."""
-        c = _EVENTS.c
+        c = EVENTS.c
         query = select(c.at, c.what, c.jail, c.until, c.reason, c.host).where(c.ip == ip)
         rows = self._connection.execute(query.order_by(c.id.desc()).limit(limit)).all()
         return [
@@ -62,4 +61,4 @@ class EventTable:
 
     def purge(self, before: int) -> int:
         """Drop what was decided before `before`; returns how many."""
-        return self._connection.execute(delete(_EVENTS).where(_EVENTS.c.at < to_datetime(before))).rowcount
+        return self._connection.execute(delete(EVENTS).where(EVENTS.c.at < to_datetime(before))).rowcount

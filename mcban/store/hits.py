@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import Connection, Table, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from mcban.core.model import Hit
-from mcban.store.tables import HitRow, TotalRow
+from mcban.store.tables import HITS, TOTALS
 from mcban.store.upsert import slices, upsert
-
-_HITS: Table = HitRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
-_TOTALS: Table = TotalRow.__table__  # type: ignore[assignment]
 
 LOGIN_LENGTH = 250
 """Characters of a login name that are kept: it is the attacker's text."""
@@ -32,9 +29,9 @@ class HitTable:
         """The kept hits of `ips`, by (group, address), each as ascending (time, number)."""
         found: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for some in slices(list(ips)):
-            query = select(_HITS.c.jail_group, _HITS.c.ip, _HITS.c.at, _HITS.c.id).where(_HITS.c.ip.in_(some))
+            query = select(HITS.c.jail_group, HITS.c.ip, HITS.c.at, HITS.c.id).where(HITS.c.ip.in_(some))
             if group is not None:
-                query = query.where(_HITS.c.jail_group == group)
+                query = query.where(HITS.c.jail_group == group)
             for name, ip, at, number in self._connection.execute(query):
                 if isinstance(at, int):  # SQLite takes any text for a number
                     found.setdefault((name, ip), []).append((at, number))
@@ -44,9 +41,9 @@ class HitTable:
 
     def logins(self, ip: str) -> dict[str, list[str]]:
         """The login names tried by `ip` in its kept hits, by group, the newest last."""
-        query = select(_HITS.c.jail_group, _HITS.c.login).where(_HITS.c.ip == ip, _HITS.c.login.is_not(None))
+        query = select(HITS.c.jail_group, HITS.c.login).where(HITS.c.ip == ip, HITS.c.login.is_not(None))
         found: dict[str, list[str]] = {}
-        for group, login in self._connection.execute(query.order_by(_HITS.c.id)):
+        for group, login in self._connection.execute(query.order_by(HITS.c.id)):
             found.setdefault(group, []).append(login)
         return found
 
@@ -54,42 +51,42 @@ class HitTable:
         """Keep `hits`, numbered in their order."""
         if hits:
             rows = [{"jail_group": h.group, "ip": h.ip, "at": h.at, "login": _storable(h.login)} for h in hits]
-            self._connection.execute(insert(_HITS), rows)
+            self._connection.execute(insert(HITS), rows)
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Stop keeping the hits of these numbers."""
         for some in slices(numbers):
-            self._connection.execute(delete(_HITS).where(_HITS.c.id.in_(some)))
+            self._connection.execute(delete(HITS).where(HITS.c.id.in_(some)))
 
     def forget(self, ips: Collection[str], group: str) -> None:
         """Drop all hits of `ips` in `group`."""
         for some in slices(list(ips)):
-            self._connection.execute(delete(_HITS).where(_HITS.c.ip.in_(some), _HITS.c.jail_group == group))
+            self._connection.execute(delete(HITS).where(HITS.c.ip.in_(some), HITS.c.jail_group == group))
 
     def last_number(self) -> int:
         """The number of the newest hit kept, 0 when there is none."""
-        return self._connection.execute(select(func.max(_HITS.c.id))).scalar() or 0
+        return self._connection.execute(select(func.max(HITS.c.id))).scalar() or 0
 
     def purge(self, group: str, before: int) -> int:
         """Drop the hits of `group` up to the time `before`; returns how many."""
-        return self._connection.execute(delete(_HITS).where(_HITS.c.at <= before, _HITS.c.jail_group == group)).rowcount
+        return self._connection.execute(delete(HITS).where(HITS.c.at <= before, HITS.c.jail_group == group)).rowcount
 
     def purge_strangers(self, groups: Collection[str], before: int) -> int:
         """Drop the hits of groups other than these up to the time `before`; returns how many."""
-        stale = _HITS.c.at <= before, _HITS.c.jail_group.not_in(list(groups))
-        return self._connection.execute(delete(_HITS).where(*stale)).rowcount
+        stale = HITS.c.at <= before, HITS.c.jail_group.not_in(list(groups))
+        return self._connection.execute(delete(HITS).where(*stale)).rowcount
 
     def add_totals(self, counts: Mapping[str, int]) -> None:
         """Count hits per group for ever."""
         rows = [{"jail_group": group, "hits": n} for group, n in sorted(counts.items())]
-        upsert(self._connection, _TOTALS, ["jail_group"], rows, added=["hits"])
+        upsert(self._connection, TOTALS, ["jail_group"], rows, added=["hits"])
 
     def totals(self) -> dict[str, int]:
         """All hits that there ever were, by group."""
-        rows = self._connection.execute(select(_TOTALS.c.jail_group, _TOTALS.c.hits))
+        rows = self._connection.execute(select(TOTALS.c.jail_group, TOTALS.c.hits))
         return {group: hits for group, hits in rows if isinstance(hits, int)}
 
     def kept(self) -> dict[str, int]:
         """The hits kept, by group."""
-        query = select(_HITS.c.jail_group, func.count()).group_by(_HITS.c.jail_group)
+        query = select(HITS.c.jail_group, func.count()).group_by(HITS.c.jail_group)
         return dict(self._connection.execute(query).all())

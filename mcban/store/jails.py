@@ -6,24 +6,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
-from mcban.store.tables import JailRow
+from mcban.store.tables import JAILS
 
-_TABLE: Table = JailRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
 _COLUMNS = (
-    JailRow.name,
-    JailRow.enabled,
-    JailRow.maxretry,
-    JailRow.findtime,
-    JailRow.bantime,
-    JailRow.port,
-    JailRow.filter,
-    JailRow.banaction,
-    JailRow.logpath,
-    JailRow.max_count,
-    JailRow.escalate,
-    JailRow.v6_prefix,
+    JAILS.c.name,
+    JAILS.c.enabled,
+    JAILS.c.maxretry,
+    JAILS.c.findtime,
+    JAILS.c.bantime,
+    JAILS.c.port,
+    JAILS.c.filter,
+    JAILS.c.banaction,
+    JAILS.c.logpath,
+    JAILS.c.max_count,
+    JAILS.c.escalate,
+    JAILS.c.v6_prefix,
 )
 
 
@@ -66,18 +65,18 @@ class JailTable:
 
     def all(self) -> list[JailRecord]:
         """Every row, in the order in which they were made."""
-        rows = self._connection.execute(select(*_COLUMNS).order_by(JailRow.id))
+        rows = self._connection.execute(select(*_COLUMNS).order_by(JAILS.c.id))
         # NULL in `enabled` is what the original's table allows and treats as on.
         return [JailRecord(_text(name), enabled is None or enabled, *_texts(rest)) for name, enabled, *rest in rows]
 
     def insert(self, jail: JailRecord) -> None:
         """Add a row."""
-        self._connection.execute(insert(_TABLE), jail.values())
+        self._connection.execute(insert(JAILS), jail.values())
 
     def update(self, name: str, values: Mapping[str, Any]) -> None:
         """Change columns of one row."""
-        self._connection.execute(update(_TABLE).where(_TABLE.c.name == name).values(dict(values)))
+        self._connection.execute(update(JAILS).where(JAILS.c.name == name).values(dict(values)))
 
     def delete(self, name: str) -> None:
         """Remove one row."""
-        self._connection.execute(delete(_TABLE).where(_TABLE.c.name == name))
+        self._connection.execute(delete(JAILS).where(JAILS.c.name == name))

@@ -6,14 +6,12 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, select
 
 from mcban.core.address import parse_network
 from mcban.store.addresses import to_datetime
-from mcban.store.tables import NodeRow
+from mcban.store.tables import NODES
 from mcban.store.upsert import upsert
-
-_NODES: Table = NodeRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
 
 
 class NodeTable:
@@ -25,11 +23,11 @@ class NodeTable:
     def announce(self, host: str, addresses: Collection[str], now: int) -> None:
         """Say that `host` works here, and which addresses it has."""
         row = {"host": host, "addresses": " ".join(sorted(addresses)), "seen": to_datetime(now)}
-        upsert(self._connection, _NODES, ["host"], [row])
+        upsert(self._connection, NODES, ["host"], [row])
 
     def addresses(self) -> dict[str, list[str]]:
         """The addresses of every node, by its name; what is no address, from somebody's plain SQL, is passed over."""
-        rows = self._connection.execute(select(_NODES.c.host, _NODES.c.addresses))
+        rows = self._connection.execute(select(NODES.c.host, NODES.c.addresses))
         return {host: _entries(text) for host, text in rows}
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, Table, delete, select
+from sqlalchemy import Connection, delete, select
 
-from mcban.core.model import Position
-from mcban.store.tables import PositionRow
+from mcban.core.model import LONGEST_CURSOR, Position
+from mcban.store.tables import POSITIONS
 from mcban.store.upsert import upsert
 
-_POSITIONS: Table = PositionRow.__table__  # type: ignore[assignment]  # declared as FromClause, is a Table
-
-
 _INODE = re.compile(r"[0-9]{1,20}")
+_CURSOR = re.compile(rf"[!-~]{{0,{LONGEST_CURSOR}}}")
 _ESCAPED = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 
 
@@ -35,15 +33,26 @@ class PositionTable:
         self._connection = connection
 
     def all(self, host: str) -> list[Position]:
-        """The positions of one node, oldest first. A row with which no file can be found again, from somebody's plain
+        """The positions of one node, oldest first. A row with which nothing can be found again, from somebody's plain
         SQL, is passed over."""
-        c = _POSITIONS.c
-        query = select(c.path, c.device, c.inode, c.head_length, c.head_hash, c.read_to).where(c.host == host)
+        c = POSITIONS.c
+        query = select(c.path, c.device, c.inode, c.head_length, c.head_hash, c.read_to, c.journal_cursor).where(
+            c.host == host
+        )
         rows = self._connection.execute(query.order_by(c.id))
         return [
-            Position(_from_sql(row.path), row.device, int(row.inode), row.head_length, row.head_hash, row.read_to)
+            Position(
+                _from_sql(row.path),
+                row.device,
+                int(row.inode),
+                row.head_length,
+                row.head_hash,
+                row.read_to,
+                row.journal_cursor,
+            )
             for row in rows
             if _INODE.fullmatch(row.inode)
+            and _CURSOR.fullmatch(row.journal_cursor)
             and all(isinstance(n, int) and n >= 0 for n in (row.device, row.head_length, row.read_to))
         ]
 
@@ -58,17 +67,18 @@ class PositionTable:
                 "head_length": p.head_length,
                 "head_hash": p.head_hash,
                 "read_to": p.offset,
+                "journal_cursor": p.cursor,
             }
             for p in positions
         ]
-        upsert(self._connection, _POSITIONS, ["host", "path", "device", "inode"], rows)
+        upsert(self._connection, POSITIONS, ["host", "path", "device", "inode"], rows)
 
     def delete(self, host: str, positions: Iterable[Position]) -> None:
         """Forget files that will not grow any more."""
-        c = _POSITIONS.c
+        c = POSITIONS.c
         for p in positions:
             self._connection.execute(
-                delete(_POSITIONS).where(
+                delete(POSITIONS).where(
                     c.host == host, c.path == _to_sql(p.path), c.device == p.device, c.inode == str(p.inode)
                 )
             )

@@ -1,4 +1,4 @@
-"""The schema as typed mappings; `migrations/` holds the way to it.
+"""The schema; `migrations/` holds the way to it. Plain tables: importing the ORM would take a tenth of a second.
 
 `fail2ban_jail`, `fail2ban_ips` and `fail2ban_conf` keep the names and columns of the original, so that existing SQL
 goes on working; what we added has a default. Tables of our own begin with `mcban_`.
@@ -14,27 +14,28 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Column,
     DateTime,
     Dialect,
     Index,
     Integer,
     MetaData,
     String,
+    Table,
     Text,
     UniqueConstraint,
     func,
     text,
 )
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TIMESTAMP, TypeDecorator, TypeEngine
 
 from mcban.core.ladder import DEFAULT_MAX_COUNT
-from mcban.core.model import LONGEST_PATH
+from mcban.core.model import LONGEST_CURSOR, LONGEST_PATH
 
 # Names in full: MariaDB compares binary, so that a jail `A` is not a jail `a`, nor is `a ` (its other collations pass
 # over spaces at the end), and stores any login name.
-_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
+_MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself only in a column that is exactly INTEGER."""
@@ -146,180 +147,182 @@ class UtcTimestamp(UtcDateTime):
 _FIRST_TIMESTAMP = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 
 
-class Base(DeclarativeBase):
-    """The declarative base; constraints are named from day one so that migrations can speak of them."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+"""Constraints are named from day one so that migrations can speak of them."""
 
 
-class JailRow(Base):
-    """One jail: a tier, a blacklist or a custom jail. Durations in seconds; `bantime` -1 is for ever."""
-
-    __tablename__ = "fail2ban_jail"
-    __table_args__ = (UniqueConstraint("name"), _MYSQL)
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    enabled: Mapped[bool | None] = mapped_column(Boolean, default=True, server_default=text("1"))
-    name: Mapped[str] = mapped_column(String(150))
-    maxretry: Mapped[int]
-    findtime: Mapped[int]
-    bantime: Mapped[int]
-    port: Mapped[str] = mapped_column(String(250))
-    filter: Mapped[str] = mapped_column(String(250))
-    banaction: Mapped[str] = mapped_column(String(250), default="mc-custom", server_default="mc-custom")
-    logpath: Mapped[str] = mapped_column(String(2000))
-    max_count: Mapped[int] = mapped_column(default=DEFAULT_MAX_COUNT, server_default=text(str(DEFAULT_MAX_COUNT)))
-    send_mail: Mapped[bool | None] = mapped_column(Boolean, default=False, server_default=text("0"))
-    send_mail_bl: Mapped[bool | None] = mapped_column(Boolean, default=True, server_default=text("1"))
-    escalate: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("0"))
-    v6_prefix: Mapped[int] = mapped_column(default=128, server_default=text("128"))
+def _always(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], **other: Any) -> Column[Any]:
+    """A column that is never NULL."""
+    return Column(name, kind, nullable=False, **other)
 
 
-class IpRow(Base):
-    """What is known of an address or network in a jail: its ban, its count, whether it is allowed there.
-
-    `jail` may also be a group, or `*` for all, in rows that allow. `until` NULL in an active row (inserted by hand, or
-    by the original) means `last_hit` + the jail's `bantime`; 9999-12-31 means for ever.
-    `lifted_after` is the number of the last hit that a lifting by hand made forgotten, NULL
-    when the last ban ended by its time.
-    """
-
-    __tablename__ = "fail2ban_ips"
-    __table_args__ = (
-        UniqueConstraint("ip", "jail"),
-        Index(None, "jail", "active", "until"),
-        Index(None, "active", "until"),
-        Index(None, "active", "since"),
-        Index(None, "whitelisted"),
-        _MYSQL,
-    )
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    ip: Mapped[str] = mapped_column(_words(150))
-    count: Mapped[int] = mapped_column(default=0, server_default=text("0"))
-    active: Mapped[bool | None] = mapped_column(Boolean, default=True, server_default=text("1"))
-    blacklisted: Mapped[bool | None] = mapped_column(Boolean, default=False, server_default=text("0"))
-    whitelisted: Mapped[bool | None] = mapped_column(Boolean, default=False, server_default=text("0"))
-    jail: Mapped[str] = mapped_column(_words(150))
-    last_hit: Mapped[datetime | None] = mapped_column(UtcTimestamp, server_default=func.current_timestamp())
-    host: Mapped[str] = mapped_column(_words(150), default="", server_default="")
-    since: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    reason: Mapped[str | None] = mapped_column(_words(250))
-    lifted_after: Mapped[int | None] = mapped_column(BigInteger)
-    forced: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("0"))
+def _flag(name: str, *, default: bool, nullable: bool = True) -> Column[Any]:
+    return Column(name, Boolean, nullable=nullable, default=default, server_default=text(str(int(default))))
 
 
-class ConfRow(Base):
-    """The original's notification settings, kept so that its SQL finds them."""
+JAILS = Table(
+    "fail2ban_jail",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    _flag("enabled", default=True),
+    _always("name", String(150)),
+    _always("maxretry", Integer),
+    _always("findtime", Integer),
+    _always("bantime", Integer),
+    _always("port", String(250)),
+    _always("filter", String(250)),
+    _always("banaction", String(250), default="mc-custom", server_default="mc-custom"),
+    _always("logpath", String(2000)),
+    _always("max_count", Integer, default=DEFAULT_MAX_COUNT, server_default=text(str(DEFAULT_MAX_COUNT))),
+    _flag("send_mail", default=False),
+    _flag("send_mail_bl", default=True),
+    _flag("escalate", default=False, nullable=False),
+    _always("v6_prefix", Integer, default=128, server_default=text("128")),
+    UniqueConstraint("name"),
+    **_MYSQL,
+)
+"""One jail a row: a tier, a blacklist or a custom jail. Durations in seconds; `bantime` -1 is for ever."""
 
-    __tablename__ = "fail2ban_conf"
-    __table_args__ = _MYSQL
+IPS = Table(
+    "fail2ban_ips",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    _always("ip", _words(150)),
+    _always("count", Integer, default=0, server_default=text("0")),
+    _flag("active", default=True),
+    _flag("blacklisted", default=False),
+    _flag("whitelisted", default=False),
+    _always("jail", _words(150)),
+    Column("last_hit", UtcTimestamp, server_default=func.current_timestamp()),
+    _always("host", _words(150), default="", server_default=""),
+    Column("since", UtcDateTime),
+    Column("until", UtcDateTime),
+    Column("reason", _words(250)),
+    Column("lifted_after", BigInteger),
+    _flag("forced", default=False, nullable=False),
+    UniqueConstraint("ip", "jail"),
+    Index(None, "jail", "active", "until"),
+    Index(None, "active", "until"),
+    Index(None, "active", "since"),
+    Index(None, "whitelisted"),
+    **_MYSQL,
+)
+"""What is known of an address or network in a jail: its ban, its count, whether it is allowed there.
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    src_email: Mapped[str] = mapped_column(String(150), default="", server_default="")
-    src_name: Mapped[str] = mapped_column(String(150), default="", server_default="")
-    dest_email: Mapped[str] = mapped_column(String(150), default="", server_default="")
-    chain: Mapped[str] = mapped_column(String(150), default="INPUT", server_default="INPUT")
+`jail` may also be a group, or `*` for all, in rows that allow. `until` NULL in an active row (inserted by hand, or by
+the original) means `last_hit` + the jail's `bantime`; 9999-12-31 means for ever. `lifted_after` is the number of the
+last hit that a lifting by hand made forgotten, NULL when the last ban ended by its time.
+"""
 
+CONF = Table(
+    "fail2ban_conf",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    _always("src_email", String(150), default="", server_default=""),
+    _always("src_name", String(150), default="", server_default=""),
+    _always("dest_email", String(150), default="", server_default=""),
+    _always("chain", String(150), default="INPUT", server_default="INPUT"),
+    **_MYSQL,
+)
+"""The original's notification settings, kept so that its SQL finds them."""
 
-class HitRow(Base):
-    """A hit that a tier may still ask for; `at` in seconds since the epoch, by the log's clock."""
-
-    __tablename__ = "mcban_hit"
+HITS = Table(
+    "mcban_hit",
+    METADATA,
+    Column("id", BigId, primary_key=True),
+    _always("jail_group", _words(150)),
+    _always("ip", _words(64)),
+    _always("at", BigInteger),
+    Column("login", _words(250)),
+    Index(None, "ip", "jail_group"),
+    Index(None, "at"),
     # A number is never given twice, also after the newest row was deleted: `lifted_after` relies on it.
-    __table_args__ = (
-        Index(None, "ip", "jail_group"),
-        Index(None, "at"),
-        {"sqlite_autoincrement": True, **_MYSQL},
-    )
+    sqlite_autoincrement=True,
+    **_MYSQL,
+)
+"""A hit that a tier may still ask for; `at` in seconds since the epoch, by the log's clock."""
 
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    jail_group: Mapped[str] = mapped_column(_words(150))
-    ip: Mapped[str] = mapped_column(_words(64))
-    at: Mapped[int] = mapped_column(BigInteger)
-    login: Mapped[str | None] = mapped_column(_words(250))
+TOTALS = Table(
+    "mcban_total",
+    METADATA,
+    _always("jail_group", _words(150), primary_key=True),
+    _always("hits", BigInteger, default=0, server_default=text("0")),
+    **_MYSQL,
+)
+"""How many hits a group has had in all, also those no longer kept."""
 
+POSITIONS = Table(
+    "mcban_position",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    _always("host", _words(150)),
+    _always("path", _words(LONGEST_PATH)),
+    _always("device", BigInteger),
+    _always("inode", _words(20)),  # up to 2**64 - 1, more than a signed BIGINT holds
+    _always("head_length", Integer),
+    _always("head_hash", _words(64)),
+    _always("read_to", BigInteger),
+    _always("journal_cursor", _words(LONGEST_CURSOR), default="", server_default=""),
+    UniqueConstraint("host", "path", "device", "inode"),
+    **_MYSQL,
+)
+"""How far a node has read a log; committed together with the hits read up to there."""
 
-class TotalRow(Base):
-    """How many hits a group has had in all, also those no longer kept."""
+EVENTS = Table(
+    "mcban_event",
+    METADATA,
+    Column("id", BigId, primary_key=True),
+    _always("at", UtcDateTime),
+    _always("what", _words(20)),
+    _always("ip", _words(150)),
+    _always("jail", _words(150)),
+    Column("until", UtcDateTime),
+    _always("reason", _words(250)),
+    _always("host", _words(150)),
+    Index(None, "ip", "id"),
+    Index(None, "at"),
+    **_MYSQL,
+)
+"""What was decided about an address, when and why: a ban, a lifting, an allowance."""
 
-    __tablename__ = "mcban_total"
-    __table_args__ = _MYSQL
+CHANGES = Table(
+    "mcban_change",
+    METADATA,
+    Column("id", BigId, primary_key=True),
+    _always("ip", _words(150), default="", server_default=""),
+    _always("jail", _words(150), default="", server_default=""),
+    sqlite_autoincrement=True,
+    **_MYSQL,
+)
+"""What changed, written by triggers whoever the writer is: a running engine asks for what came since.
 
-    jail_group: Mapped[str] = mapped_column(_words(150), primary_key=True)
-    hits: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+`jail` and `ip` name the row of `fail2ban_ips`; a change of `fail2ban_jail` has an empty `ip`.
+"""
 
+NODES = Table(
+    "mcban_node",
+    METADATA,
+    _always("host", _words(150), primary_key=True),
+    _always("addresses", Text),
+    _always("seen", UtcDateTime),
+    **_MYSQL,
+)
+"""A machine that works on this database; its addresses are protected on all of them."""
 
-class PositionRow(Base):
-    """How far a node has read a log; committed together with the hits read up to there."""
-
-    __tablename__ = "mcban_position"
-    __table_args__ = (UniqueConstraint("host", "path", "device", "inode"), _MYSQL)
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    host: Mapped[str] = mapped_column(_words(150))
-    path: Mapped[str] = mapped_column(_words(LONGEST_PATH))
-    device: Mapped[int] = mapped_column(BigInteger)
-    inode: Mapped[str] = mapped_column(_words(20))  # up to 2**64 - 1, more than a signed BIGINT holds
-    head_length: Mapped[int]
-    head_hash: Mapped[str] = mapped_column(_words(64))
-    read_to: Mapped[int] = mapped_column(BigInteger)
-
-
-class EventRow(Base):
-    """What was decided about an address, when and why: a ban, a lifting, an allowance."""
-
-    __tablename__ = "mcban_event"
-    __table_args__ = (Index(None, "ip", "id"), Index(None, "at"), _MYSQL)
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime)
-    what: Mapped[str] = mapped_column(_words(20))
-    ip: Mapped[str] = mapped_column(_words(150))
-    jail: Mapped[str] = mapped_column(_words(150))
-    until: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    reason: Mapped[str] = mapped_column(_words(250))
-    host: Mapped[str] = mapped_column(_words(150))
-
-
-class ChangeRow(Base):
-    """What changed, written by triggers whoever the writer is: a running engine asks for what came since.
-
-    `jail` and `ip` name the row of `fail2ban_ips`; a change of `fail2ban_jail` has an empty `ip`.
-    """
-
-    __tablename__ = "mcban_change"
-    __table_args__ = ({"sqlite_autoincrement": True, **_MYSQL},)
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    ip: Mapped[str] = mapped_column(_words(150), default="", server_default="")
-    jail: Mapped[str] = mapped_column(_words(150), default="", server_default="")
-
-
-class NodeRow(Base):
-    """A machine that works on this database; its addresses are protected on all of them."""
-
-    __tablename__ = "mcban_node"
-    __table_args__ = _MYSQL
-
-    host: Mapped[str] = mapped_column(_words(150), primary_key=True)
-    addresses: Mapped[str] = mapped_column(Text)
-    seen: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class TurnRow(Base):
-    """One row, changed first in every writing transaction on a server: whoever did so writes alone until it commits,
-    and on a cluster the later of two commits is undone. SQLite has a lock of its own for that."""
-
-    __tablename__ = "mcban_turn"
-    __table_args__ = _MYSQL
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    taken: Mapped[int] = mapped_column(BigInteger)
+TURN = Table(
+    "mcban_turn",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    _always("taken", BigInteger),
+    _always("last_hit", BigInteger, default=0, server_default=text("0")),
+    **_MYSQL,
+)
+"""One row. `taken` is changed first in every writing transaction on a server: whoever did so writes alone until it
+commits, and on a cluster the later of two commits is undone. SQLite has a lock of its own for that. `last_hit` is the
+number given to the newest hit: no number is given twice, also after the newest row was deleted."""

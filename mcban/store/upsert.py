@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table
-from sqlalchemy.dialects.mysql import insert as mysql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Table, insert
 
 T = TypeVar("T")
 
@@ -30,17 +30,84 @@ def upsert(
 ) -> None:
     """Insert `rows`, all with the same columns; where `key` exists, set the other columns, or, for those in `added`,
     add to what is there."""
-    if not rows:
-        return
-    columns = [name for name in rows[0] if name not in key]
-    if connection.dialect.name == "sqlite":
+    if rows:
+        columns = tuple(rows[0])
+        upsert_rows(connection, table, tuple(key), columns, [tuple(row.values()) for row in rows], tuple(added))
+
+
+def upsert_rows(
+    connection: Connection,
+    table: Table,
+    key: tuple[str, ...],
+    columns: tuple[str, ...],
+    rows: Sequence[Sequence[Any]],
+    added: tuple[str, ...] = (),
+) -> None:
+    """The same for rows of values in the order of `columns`."""
+    _execute(connection, _statement(connection.dialect, table, columns, key, added), rows)
+
+
+def insert_rows(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows of values in the order of `columns`."""
+    _execute(connection, _statement(connection.dialect, table, columns), rows)
+
+
+class _Statement:
+    """An insert as the driver takes it: its text, and how a row of ours becomes a row of its.
+
+    SQLAlchemy would work out the parameters of each row anew, which takes longer than the database does.
+    """
+
+    def __init__(self, dialect: Dialect, statement: Insert, columns: Sequence[str]) -> None:
+        compiled = statement.compile(dialect=dialect, column_keys=list(columns))
+        self.text = str(compiled)
+        self._columns = columns
+        # Where the driver wants values by position: which column stands at which.
+        self._order = [columns.index(name) for name in compiled.positiontup] if compiled.positiontup else None
+        table: Any = statement.table
+        found = (table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in columns)
+        self._processors = [(place, process) for place, process in enumerate(found) if process is not None]
+
+    def rows(self, rows: Iterable[Sequence[Any]]) -> list[Any]:
+        """`rows` as the driver takes them."""
+        if self._processors:
+            rows = map(self._processed, rows)
+        if self._order is None:
+            return [dict(zip(self._columns, row, strict=True)) for row in rows]
+        if self._order == list(range(len(self._columns))):
+            return list(map(tuple, rows))
+        return list(map(itemgetter(*self._order), rows))
+
+    def _processed(self, row: Sequence[Any]) -> list[Any]:
+        values = list(row)
+        for place, process in self._processors:
+            values[place] = process(values[place])
+        return values
+
+
+@lru_cache(maxsize=64)
+def _statement(
+    dialect: Dialect, table: Table, columns: tuple[str, ...], key: tuple[str, ...] = (), added: tuple[str, ...] = ()
+) -> _Statement:
+    if not key:
+        return _Statement(dialect, insert(table), columns)
+    changed = [name for name in columns if name not in key]
+    if dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as sqlite_insert  # noqa: PLC0415  # only the one that is used
+
         lite = sqlite_insert(table)
-        changed = _values(table, lite.excluded, columns, added)
-        connection.execute(lite.on_conflict_do_update(index_elements=key, set_=changed), rows)
-    else:
-        mysql = mysql_insert(table)
-        connection.execute(mysql.on_duplicate_key_update(_values(table, mysql.inserted, columns, added)), rows)
+        values = _values(table, lite.excluded, changed, added)
+        return _Statement(dialect, lite.on_conflict_do_update(index_elements=key, set_=values), columns)
+    from sqlalchemy.dialects.mysql import insert as mysql_insert  # noqa: PLC0415  # the same
+
+    mysql = mysql_insert(table)
+    return _Statement(dialect, mysql.on_duplicate_key_update(_values(table, mysql.inserted, changed, added)), columns)
 
 
 def _values(table: Table, new: Any, columns: Sequence[str], added: Sequence[str]) -> dict[str, ColumnElement[Any]]:
     return {name: table.c[name] + new[name] if name in added else new[name] for name in columns}
+
+
+def _execute(connection: Connection, statement: _Statement, rows: Sequence[Sequence[Any]]) -> None:
+    if rows:
+        connection.exec_driver_sql(statement.text, statement.rows(rows))

@@ -107,6 +107,7 @@ def create_tables_of_our_own() -> None:
         sa.Column("head_length", sa.Integer, nullable=False),
         sa.Column("head_hash", sa.String(64), nullable=False),
         sa.Column("read_to", sa.BigInteger, nullable=False),
+        sa.Column("journal_cursor", sa.String(255), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_position")),
         sa.UniqueConstraint("host", "path", "device", "inode", name=op.f("uq_mcban_position_host_path_device_inode")),
         **MYSQL,
@@ -150,6 +151,7 @@ def create_tables_of_notes() -> None:
         "mcban_turn",
         sa.Column("id", sa.Integer, nullable=False),
         sa.Column("taken", sa.BigInteger, nullable=False),
+        sa.Column("last_hit", sa.BigInteger, server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_turn")),
         **MYSQL,
     )

@@ -12,7 +12,7 @@ from mcban.service.context import Context
 from mcban.service.record import Recorded, record
 from mcban.service.sync import enforce
 from mcban.store.addresses import AddressRecord
-from mcban.store.tables import Base
+from mcban.store.tables import METADATA
 from tests.conftest import NOON
 
 IP = "203.0.113.7"
@@ -64,7 +64,7 @@ def dump(context: Context) -> dict[str, list[dict[str, Any]]]:
     with context.database.engine.connect() as connection:
         return {
             table.name: [dict(r) for r in connection.execute(table.select().order_by(*table.primary_key)).mappings()]
-            for table in Base.metadata.sorted_tables
+            for table in METADATA.sorted_tables
             if table.name != "mcban_turn"
         }
 

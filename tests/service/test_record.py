@@ -69,11 +69,11 @@ def test_a_hit_and_its_position_are_committed_together(context: Context) -> None
 
 def _tables(context: Context) -> dict[str, list[object]]:
     with context.database.engine.connect() as connection:
-        from mcban.store.tables import Base
+        from mcban.store.tables import METADATA
 
         return {
             table.name: list(connection.execute(table.select()))
-            for table in Base.metadata.sorted_tables
+            for table in METADATA.sorted_tables
             if table.name not in {"mcban_turn", "mcban_position"}
         }
 
