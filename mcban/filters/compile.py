@@ -35,18 +35,21 @@ _TAGS = {
     "SUBNET": rf"(?:\[?(?:{_IP4}|{_IP6})(?:/{_CIDR})?\]?)",
     "DNS": _DNS,
 }
+_ALONE = {f"F-{tag}": group for tag, group in _TAGS.items() if tag != "HOST"} | {"F-PORT": r"(?P<fport>\w+)"}
+"""What `<F-ADDR/>` and its kin stand for; others written so are one word."""
 _SKIPPED = r"(?P<skiplines>(?:[^\n]*\n)*?)"
 _UNSUPPORTED = re.compile(r"<(F-TUPLE_[A-Z0-9_]+)/?>")
 _TAG = re.compile(r"(?<!\\)(?<!\?P)<(/?)([A-Z][A-Z0-9_-]*)(/?)>")
 _NAMED = re.compile(r"F-[A-Z][A-Z0-9_]*")
-_UNRESOLVED = re.compile(r"(?<!\?P)(?<!\\)<([a-z_][\w-]*(?:/[\w.-]+)?(?:\?[^<>]*)?)>")
+# A plain <word> may be text of the log; these cannot.
+_UNRESOLVED = re.compile(r"(?<!\?P)(?<!\\)<(?:_[\w-]+|[A-Za-z_][\w-]*/[\w./-]+|[A-Za-z_][\w/-]*\?[^<>]*)>")
 _GROUP = re.compile(r"\(\?P<(\w+)>")
 _FLAGS = re.compile(r"(?s:\\.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?([aiLmsux]+)\)", re.DOTALL)
 _REPEATED = re.compile(r"(\w+)__again\d+")
 
 
 def _group(tag: str) -> str:
-    return "fid" if tag == "F-ID" else tag.removeprefix("F-").lower()
+    return {"F-ID": "fid", "F-PORT": "fport"}.get(tag) or tag.removeprefix("F-").lower()
 
 
 def expand_tags(text: str, fail: Fail, *, multiline: bool = False) -> str:
@@ -74,7 +77,9 @@ def expand_tags(text: str, fail: Fail, *, multiline: bool = False) -> str:
         elif closing:
             return ")"
         else:
-            group = f"(?P<{_group(tag)}>\\S+)" if alone else f"(?P<{_group(tag)}>"
+            group = f"(?P<{_group(tag)}>"
+            if alone:
+                group = _ALONE.get(tag) or group + r"\S+)"
         return _GROUP.sub(rename, group)
 
     expanded = _TAG.sub(expand, text)

@@ -22,6 +22,9 @@ LONGEST_VALUE = 1 << 20
 _INTERPOLATION = re.compile(r"%(?:%|\(([^()]+)\)s|)")
 _KNOWN = re.compile(r"%\(known/([^()]+)\)s", re.IGNORECASE)
 _TAG = re.compile(r"(?<!\?P)<([A-Za-z_][\w.-]*(?:/[\w.-]+)?(?:\?[\w.=-]+)?)>")
+_TAG_HEAD = re.compile(r"<([A-Za-z_][\w./-]*)\Z")
+_TAG_TAIL = re.compile(r"([\w./-]*)>")
+_WORD = re.compile(r"[\w.-]*")
 _PARAMETER = re.compile(r"""\s*([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,"'\]]*?))\s*(?:,|$)""")
 
 Sections = dict[str, dict[str, str]]
@@ -232,11 +235,24 @@ class _Resolver:
             for found in _TAG.finditer(text):
                 value = self.find_conditional(found[1].lower()) if not found[1].isupper() else None
                 if value is not None:
-                    text = text[: found.start()] + self.interpolate(*value) + text[found.end() :]
+                    before, filled, after = text[: found.start()], self.interpolate(*value), text[found.end() :]
+                    self._check_choice(before, found[0], filled, after)
+                    text = before + filled + after
                     self.count(text)
                     break
             else:
                 return text
+
+    def _check_choice(self, before: str, tag: str, filled: str, after: str) -> None:
+        """Refuse a value that chooses what does not exist: `<rules-<mode>>` with a mode that the filter lacks."""
+        head, tail = _TAG_HEAD.search(before), _TAG_TAIL.match(after)
+        if head and tail and _WORD.fullmatch(filled):
+            chosen = f"{head[1]}{filled}{tail[1]}"
+            if self.find_conditional(chosen.lower()) is None:
+                raise self.fail(
+                    f"has no option {printable(chosen)}, which <{printable(head[1] + tag + tail[1])}> asks for; "
+                    f"is {tag[1:-1]} = {printable(filled)} right?"
+                )
 
 
 def _resolve(name: str, path: Path, sections: Sections, parameters: Mapping[str, str]) -> dict[str, str]:

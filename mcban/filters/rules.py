@@ -17,8 +17,9 @@ from mcban.core.address import parse_network
 Groups = Mapping[str, str | None]
 """What a rule's named groups took, those of the prefregex included."""
 
-ADDRESS_GROUPS = ("ip4", "ip6", "host", "fid")
-"""The groups in which a rule may leave the offender, in the order in which they are asked."""
+ADDRESS_GROUPS = ("fid", "ip4", "ip6", "addr", "host")
+"""The groups in which a rule may leave the offender, in the order in which they are asked: who is to be banned may be
+another than who is named, when a rule says so by <F-ID>."""
 SOURCE_GROUPS = frozenset((*ADDRESS_GROUPS, "dns", "mlfid"))
 """A rule without any of these names no offender, and no other line that might."""
 LONGEST_USER = 255
@@ -125,8 +126,9 @@ def judge_line(text: str, prefix: Rule | None, rules: Sequence[Rule], ignore: Se
             user = find_user(groups)
             verdict = Verdict("hit", Match(rule.number, ip, user), rule.number, user=user)
             break
-        if verdict.outcome == "missed":
-            verdict = Verdict("name", rule=rule.number, name=find_name(groups), user=find_user(groups))
+        if verdict.outcome != "name":
+            name = find_name(groups)
+            verdict = Verdict("name" if name else "context", rule=rule.number, name=name, user=find_user(groups))
     if verdict.rule is not None and ignore:
         ignored_by = find_ignoring(line, ignore)
         if ignored_by:
@@ -136,11 +138,13 @@ def judge_line(text: str, prefix: Rule | None, rules: Sequence[Rule], ignore: Se
 
 def find_address(groups: Groups) -> str | None:
     """The offender's address or network in canonical form; None when what stands there is none."""
+    cidr = groups.get("cidr")
     for name in ADDRESS_GROUPS:
         text = groups.get(name)
         if text:
-            cidr = groups.get("cidr")
-            return _canonical(f"{text}/{cidr}" if cidr else text)
+            ip = _canonical(f"{text}/{cidr}" if cidr and "/" not in text else text)
+            if ip or name != "fid":
+                return ip
     return None
 
 
