@@ -111,6 +111,8 @@ class Filter:
         at = Clock(zone).read(found, now) if found else None
         date = line[found.start : found.end] if found else None
         told = (matcher or self.matcher()).judge(rest, self.rules, at)
+        if told.match and told.match.at is not None:
+            at = told.match.at
         return Explanation(told.outcome, told.match, told.rule, told.ignored_by, date, at, rest, told.name, told.user)
 
 

@@ -9,6 +9,7 @@ page jail.conf(5), its change log for 0.10 and 0.11).
 from __future__ import annotations
 
 import re
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from mcban.filters.rules import (
     Match,
     Rule,
     Verdict,
+    conclude,
     cut_content,
     find_address,
     find_ignoring,
@@ -136,7 +138,7 @@ class SessionMatcher(Matcher):
             identifier = groups.get("mlfid")
             if identifier:
                 return self._sessions.judge(identifier, rule, groups, at)
-            return judge_line(rest, self.prefix, rules, self.ignore)
+            return conclude(rule, groups)
         return MISSED
 
 
@@ -148,46 +150,46 @@ class WindowMatcher(Matcher):
 
     def __init__(self, prefix: Rule | None, rules: Sequence[Rule], ignore: Sequence[Rule], maxlines: int) -> None:
         super().__init__(prefix, rules, ignore)
-        self._lines: deque[str] = deque(maxlen=maxlines)
+        self._lines: deque[tuple[str, int | None]] = deque(maxlen=maxlines)
         self._sessions = _Sessions()
 
     def judge(self, rest: str, rules: Sequence[Rule], at: int | None = None) -> Verdict:
-        self._lines.append(rest)
+        self._lines.append((rest, at))
         # Rules that could not match this line alone may match it with those before.
-        cut = cut_content(self.prefix, "\n".join(self._lines) + "\n")
+        cut = cut_content(self.prefix, "".join(f"{line}\n" for line, _ in self._lines))
         if cut is None:
             return MISSED
         text, before = cut
-        named = MISSED
         for rule, found, groups in search_rules(text, before, self.rules):
-            taken = self._take(text, found) if not before else text
+            # Where the prefregex cut something out, places in the text are none in the window: all of it is taken.
+            taken, moment = self._take(None if self.prefix else found)
             ignored_by = find_ignoring(taken, self.ignore)
             if ignored_by:
                 return Verdict("ignored", rule=rule.number, ignored_by=ignored_by)
             identifier = groups.get("mlfid")
             if identifier:
                 return self._sessions.judge(identifier, rule, groups, at)
-            if groups.get("nofail"):
-                return Verdict("context", rule=rule.number)
-            ip, user = find_address(groups), find_user(groups)
-            if ip:
-                return Verdict("hit", Match(rule.number, ip, user), rule.number, user=user)
-            if named is MISSED:
-                named = Verdict("name", rule=rule.number, name=find_name(groups), user=user)
-        return named
+            return conclude(rule, groups, moment)
+        return MISSED
 
-    def _take(self, text: str, found: re.Match[str]) -> str:
-        """Take the lines of a match out of the window, but for those that it skipped; the text of those taken."""
-        skipped = [found.span(name) for name in found.re.groupindex if name.startswith("skiplines")]
-        kept: list[str] = []
+    def _take(self, found: re.Match[str] | None) -> tuple[str, int | None]:
+        """Take the lines of a match out of the window, but for those that it skipped; their text and last moment."""
+        first, last, skipped = 0, sys.maxsize, list[tuple[int, int]]()
+        if found:
+            first, last = found.span()
+            skipped = [found.span(name) for name in found.re.groupindex if name.startswith("skiplines")]
+        kept: list[tuple[str, int | None]] = []
         taken: list[str] = []
+        moment: int | None = None
         start = 0
-        for line in text.removesuffix("\n").split("\n"):
+        for line, at in self._lines:
             end = start + len(line) + 1
-            is_part = start < found.end() and end > found.start()
-            is_skipped = any(first <= start and end <= last for first, last in skipped)
-            (taken if is_part and not is_skipped else kept).append(line)
+            if start < last and end > first and not any(low <= start and end <= high for low, high in skipped):
+                taken.append(line)
+                moment = moment if at is None else at
+            else:
+                kept.append((line, at))
             start = end
         self._lines.clear()
         self._lines.extend(kept)
-        return "\n".join(taken) + "\n"
+        return "\n".join(taken) + "\n", moment

@@ -51,11 +51,16 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a rule found. `rule` counts from 1; `ip` is an address or a network in canonical form."""
+    """What a rule found. `rule` counts from 1; `ip` is an address or a network in canonical form.
+
+    Of a failure that takes several lines `at` is the moment of the last of them that has a date; otherwise it is
+    None, and the moment is the line's own.
+    """
 
     rule: int
     ip: str
     user: str | None
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +123,32 @@ def judge_line(text: str, prefix: Rule | None, rules: Sequence[Rule], ignore: Se
     line, before = cut
     verdict = MISSED
     for rule, _, groups in search_rules(line, before, rules):
-        if groups.get("nofail") or groups.get("mlfgained"):
-            verdict = verdict if verdict.outcome == "name" else Verdict("context", rule=rule.number)
+        told = conclude(rule, groups)
+        if told.match or verdict is MISSED:
+            verdict = told
+        if told.match or is_no_failure(groups):
             break
-        ip = find_address(groups)
-        if ip:
-            user = find_user(groups)
-            verdict = Verdict("hit", Match(rule.number, ip, user), rule.number, user=user)
-            break
-        if verdict.outcome != "name":
-            name = find_name(groups)
-            verdict = Verdict("name" if name else "context", rule=rule.number, name=name, user=find_user(groups))
     if verdict.rule is not None and ignore:
         ignored_by = find_ignoring(line, ignore)
         if ignored_by:
             return Verdict("ignored", rule=verdict.rule, ignored_by=ignored_by)
     return verdict
+
+
+def is_no_failure(groups: Groups) -> bool:
+    """Whether a rule says that what it matched is no failure."""
+    return bool(groups.get("nofail") or groups.get("mlfgained"))
+
+
+def conclude(rule: Rule, groups: Groups, moment: int | None = None) -> Verdict:
+    """What a rule's match says by itself; `moment` is for a failure of several lines."""
+    if is_no_failure(groups):
+        return Verdict("context", rule=rule.number)
+    ip, user = find_address(groups), find_user(groups)
+    if ip:
+        return Verdict("hit", Match(rule.number, ip, user, moment), rule.number, user=user)
+    name = find_name(groups)
+    return Verdict("name" if name else "context", rule=rule.number, name=name, user=user)
 
 
 def find_address(groups: Groups) -> str | None:
