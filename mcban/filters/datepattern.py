@@ -1,102 +1,135 @@
-"""A filter's `datepattern` as forms of a date: strptime directives, expressions, and fail2ban's words in braces."""
+"""A filter's `datepattern` as forms of a date.
+
+Each line of it is an expression with strptime's directives, tried in turn. As in fail2ban it may stand anywhere in a
+log's line, at the edges of words, unless it says otherwise: `^` or `{^LN-BEG}` (after at most two characters that are
+neither letter nor digit), `**` or `{UNB}` for no edge. What is cut out is the first group when there is an unnamed
+one, else the whole. `{DATE}` stands for each of the usual dates, `{EPOCH}`, `{LEPOCH}` and `{TAI64N}` for numbers;
+`{DEFAULT}`, `{^LN-BEG}`, `{NONE}`, `EPOCH`, `LEPOCH`, `TAI64N` may stand alone.
+"""
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 
-from mcban.filters.dates import CORES, DEFAULT_FORMS, DateForm
+from mcban.filters.dates import CORES, DEFAULT_FORMS, FLAGS, LINE_FORMS, DateForm
+from mcban.filters.directives import EPOCH, LONG_EPOCH, TAI64N, expand_directives, has_names
 
-_DIRECTIVES = {
-    "Y": r"(?P<Y>(?:19|20|21)\d\d)",
-    "y": r"(?P<y>\d\d)",
-    "m": r"(?P<m>0[1-9]|1[0-2]|[1-9])",
-    "d": r"(?P<d_>0[1-9]|[12]\d|3[01]|[ ]?[1-9])",
-    "j": r"(?P<j>\d{1,3})",
-    "H": r"(?P<H>[01]\d|2[0-3]|\d)",
-    "I": r"(?P<I>0\d|1[0-2]|\d)",
-    "M": r"(?P<M>[0-5]?\d)",
-    "S": r"(?P<S>[0-5]\d|60|\d)",
-    "f": r"\d{1,9}",
-    "p": r"(?P<p>[AaPp][Mm])",
-    "b": r"(?P<b>(?i:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec))",
-    "B": r"(?P<b>(?i:January|February|March|April|May|June|July|August|September|October|November|December))",
-    "a": r"(?i:Mon|Tue|Wed|Thu|Fri|Sat|Sun)",
-    "A": r"(?i:Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)",
-    "z": r"(?P<z>Z|UTC|GMT|[+-][01]\d(?::?[0-5]\d)?)",
-    "s": r"(?P<E>\d{1,11})",
+Fail = Callable[[str], Exception]
+
+_BEGINNING = re.compile(r"\{(\^?LN-BEG|\*?WD-BEG|UNB)\}", re.IGNORECASE)
+_END = re.compile(r"\{(\*?WD-END)\}$", re.IGNORECASE)
+_GLOBAL_FLAGS = re.compile(r"\(\?([aiLmsux]+)\)")
+_DATE = re.compile(r"(?<!\\)\{DATE\}", re.IGNORECASE)
+_NUMBERS = {"EPOCH": EPOCH, "LEPOCH": LONG_EPOCH, "TAI64N": TAI64N}
+_NUMBER = re.compile(r"(?<!\\)\{(EPOCH|LEPOCH|TAI64N)\}", re.IGNORECASE)
+_MISPLACED = re.compile(r"(?<!\\)\{(?:\^?LN-BEG|\*?WD-BEG|\*?WD-END|UNB|NONE|DEFAULT)\}", re.IGNORECASE)
+
+_EDGE = r"(?:(?<!\w)|(?!\w))"
+_HAS_BEGINNING = re.compile(r"(?:\((?:\?:)?)*(?:\^|\*\*)")
+_HAS_END = re.compile(r"(?<!\\)(?:\$|\\b|\\s|\*\*)\)*$")
+_NO_DATE = (DateForm("none", re.compile("()")),)
+_ALONE = {
+    "{DEFAULT}": DEFAULT_FORMS,
+    "DEFAULT": DEFAULT_FORMS,
+    "{^LN-BEG}": LINE_FORMS,
+    "{LN-BEG}": LINE_FORMS,
+    "{NONE}": _NO_DATE,
+    "NONE": _NO_DATE,
 }
-_DIRECTIVES |= {
-    "ExY": _DIRECTIVES["Y"],
-    "Exy": _DIRECTIVES["y"],
-    "Exm": r"(?P<m>0[1-9]|1[0-2])",
-    "Exd": r"(?P<d_>0[1-9]|[12]\d|3[01])",
-    "ExH": r"(?P<H>[01]\d|2[0-3])",
-    "ExM": r"(?P<M>[0-5]\d)",
-    "ExS": r"(?P<S>[0-5]\d|60)",
-    "Exz": _DIRECTIVES["z"],
-    "T": f"{_DIRECTIVES['H']}:{_DIRECTIVES['M']}:{_DIRECTIVES['S']}",
-    "F": f"{_DIRECTIVES['Y']}-{_DIRECTIVES['m']}-{_DIRECTIVES['d']}",
-}
-_DIRECTIVE = re.compile(r"%(%|Ex[YymdHMSz]|.)")
-_WORD = re.compile(r"\{(\^?LN-BEG|\*?WD-BEG|\*?WD-END|UNB|DATE|NONE|EPOCH|LEPOCH|TAI64N|DEFAULT)\}", re.IGNORECASE)
-_DATE = re.compile(r"\{DATE\}", re.IGNORECASE)
-_EPOCH = r"(?P<E>1\d{9})(?:\.\d{1,9})?"
-_NOTHING = re.compile(r"(?!)")
 
 
-def compile_datepattern(value: str, fail: Callable[[str], Exception]) -> tuple[DateForm, ...]:
-    """The forms of a datepattern, several lines being tried in turn; the default forms when it is empty."""
+def compile_datepattern(value: str, fail: Fail) -> tuple[DateForm, ...]:
+    """The forms of a datepattern; the default ones when it is empty. Raises what `fail` makes of a message."""
     lines = [line.strip() for line in value.splitlines() if line.strip()]
     if not lines:
         return DEFAULT_FORMS
     forms: list[DateForm] = []
     for line in lines:
-        if line.upper() in {"DEFAULT", "{DEFAULT}", "{^LN-BEG}"}:
-            forms += DEFAULT_FORMS
-        elif line.upper() in {"{NONE}", "NONE"}:
-            forms.append(DateForm("none", _NOTHING))
-        elif _DATE.search(line):
-            # Each of the usual ways to write a date, at this place.
-            forms += [_compile_line(core.join(_DATE.split(line)), fail) for core in CORES.values()]
-        else:
-            forms.append(_compile_line(line, fail))
+        forms += (form for form in _compile(line, fail) if form not in forms)
     return tuple(forms)
 
 
-def _compile_line(line: str, fail: Callable[[str], Exception]) -> DateForm:
-    at_start = False
-    text = line
-    while word := _WORD.match(text):
-        name = word[1].upper()
-        if name in {"EPOCH"}:
-            break
-        if name in {"^LN-BEG", "LN-BEG"}:
-            at_start = True
-        elif name not in {"WD-BEG", "*WD-BEG", "UNB"}:
-            raise fail(f"datepattern uses {word[0]}, which mcban does not support yet")
-        text = text[word.end() :]
-    if text.startswith("^"):
-        at_start, text = True, text[1:]
-    text = re.sub(r"\{\*?WD-END\}$|\$$", "", text)
-    text = re.sub(r"\{EPOCH\}|(?<![%\w])EPOCH(?!\w)", lambda _: _EPOCH, text, flags=re.IGNORECASE)
-    if word := _WORD.search(text):
-        raise fail(f"datepattern uses {word[0]}, which mcban does not support yet")
+def _compile(line: str, fail: Fail) -> tuple[DateForm, ...]:
+    word = line.upper()
+    if word in _ALONE:
+        return _ALONE[word]
+    if word == "ISO8601":
+        return (_compile_line("{DATE}", line, fail, date=CORES["ISO 8601"]),)
+    if number := re.fullmatch(r"(\^|\{\^?LN-BEG\})?(EPOCH|LEPOCH|TAI64N)", word):
+        return _numbers(number[2], anchored=number[1] is not None)
+    if _DATE.search(line):
+        return tuple(_compile_line(line, f"{line} ({name})", fail, date=core) for name, core in CORES.items())
+    return (_compile_line(line, line, fail),)
 
-    def directive(found: re.Match[str]) -> str:
-        if found[1] == "%":
-            return "%"
-        if found[1] not in _DIRECTIVES:
-            raise fail(f"datepattern uses {found[0]}, which mcban does not support yet")
-        return _DIRECTIVES[found[1]]
 
-    expanded = _DIRECTIVE.sub(directive, text)
+def _numbers(word: str, *, anchored: bool) -> tuple[DateForm, ...]:
+    """A number alone: at the line's beginning, perhaps in brackets; an epoch that is not anchored also in audit(…)."""
+    text = _NUMBERS[word]
+    edge = r"(?!\w)"
+    if anchored:
+        return (DateForm(word, re.compile(rf"\W{{0,2}}({text}){edge}", re.ASCII), bounded=True),)
+    if word == "TAI64N":
+        return (DateForm(word, re.compile(rf"(?<!\w)({text}){edge}", re.ASCII), anywhere=True, bounded=True),)
+    return (
+        DateForm(word, re.compile(rf"({text}){edge}", re.ASCII), bounded=True),
+        DateForm(f"{word} in brackets", re.compile(rf"\[({text})(?=\])", re.ASCII), bounded=True),
+        DateForm(f"{word} in audit", re.compile(rf"[^'\"(]*?\baudit\(({text})(?=:\d+\))", re.ASCII), bounded=True),
+    )
+
+
+def _compile_line(line: str, name: str, fail: Fail, date: str = "") -> DateForm:
+    """The form of one line; `date` is what stands for {DATE}."""
+    text, opening, end = _split_words(line)
+    flags = FLAGS if date or has_names(text) else re.ASCII
+    while own := _GLOBAL_FLAGS.search(text):
+        flags |= re.IGNORECASE if "i" in own[1] else 0
+        flags |= re.VERBOSE if "x" in own[1] else 0
+        text = text[: own.start()] + text[own.end() :]
+    if misplaced := _MISPLACED.search(text):
+        raise fail(f"datepattern has {misplaced[0]} where it has no meaning: it belongs to the beginning or the end")
+    if _HAS_BEGINNING.match(text) and opening == _EDGE:
+        opening = ""
+    if _HAS_END.search(text) and end:
+        end = ""
+    text = re.sub(r"^(\(*)\*\*", r"\1", text)
+    text = re.sub(r"(?<!\\)\*\*(\)*)$", r"\1", text)
+    # With a number, everything the line says is cut out, as fail2ban does.
+    whole = _NUMBER.search(text) is not None
+    expanded = expand_directives(text, fail)
+    expanded = _NUMBER.sub(lambda found: _NUMBERS[found[1].upper()], expanded)
+    expanded = _DATE.sub(lambda _: date, expanded)
     try:
-        outer = re.compile(expanded)
-        whole = expanded if outer.groups > len(outer.groupindex) else f"(?P<d>{expanded})"
-        if "(?P<d>" not in whole:
-            whole = re.sub(r"(?<!\\)\((?!\?)", "(?P<d>", whole, count=1)
-        begin = r"\W{0,2}?" if at_start and not line.startswith("^") else "" if at_start else r"(?:^|(?<=\W))"
-        return DateForm(line, re.compile(rf"{begin}{whole}(?!\d)"), anywhere=not at_start)
-    except re.error as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inner = re.compile(expanded, flags)
+            if whole or inner.groups == len(inner.groupindex):
+                expanded = re.sub(r"^(\^?)(.*?)(\$?)$", r"\1(\2)\3", expanded, flags=re.DOTALL)
+            pattern = re.compile(f"{opening}{expanded}{end}", flags)
+    except (re.error, OverflowError, RecursionError) as error:
         raise fail(f"datepattern does not compile: {error}") from error
+    # `^a|b` is not held to the beginning as a whole.
+    at_beginning = opening.startswith("^") or (expanded.startswith("^") and "|" not in text)
+    return DateForm(name, pattern, anywhere=not at_beginning)
+
+
+def _split_words(line: str) -> tuple[str, str, str]:
+    """A line without the words in braces around it, and the expressions that stand for them."""
+    opening, end = _EDGE, _EDGE
+    while word := _BEGINNING.match(line):
+        match word[1].upper():
+            case "UNB":
+                opening = end = ""
+            case "*WD-BEG":
+                opening = ""
+            case "^LN-BEG" | "LN-BEG":
+                opening = r"^\W{0,2}"
+        line = line[word.end() :]
+    while word := _END.search(line):
+        end = "" if word[1].startswith("*") else end
+        line = line[: word.start()]
+    return line, opening, end
+
+
+__all__ = ["compile_datepattern"]

@@ -1,177 +1,199 @@
-"""Where a line's date stands, and which moment it is.
+"""Where a line's date stands.
 
-A date is only taken where a daemon writes it: at the beginning of the line, or in an access log's brackets. So a
-date in an attacker's text neither moves a hit in time nor, by being cut out, joins what stood apart. Local times
-are read in a given zone, or in the system's.
+fail2ban looks for the usual dates anywhere in a line and learns from a log where they tend to stand. So a date in an
+attacker's text can become the hit's, which moves it out of every window; and when the text is cut out, what stood
+apart is joined. Here the same line always has the same date, whatever came before it, and a date counts only where a
+daemon writes it. The usual ways to write one are recognised
+
+1. at the beginning of the line, after at most two characters that are neither letter nor digit: `[`, `- `, `@`;
+2. after what daemons and collectors put before their date: a priority (`<34>1 `), a number in brackets (process,
+   thread, the kernel's uptime), a level (`WARN: `), `host program[pid]: `, `container | `;
+3. in an access log's brackets before the quoted request, since both servers escape quotation marks in a login;
+4. in `audit(1795352400.123:42)`, before any quotation mark and any other parenthesis;
+5. as a JSON object's or a logfmt line's value under one of the usual names (`time`, `ts`, `@timestamp`…). Both are
+   read by their structure, so that no text inside of a value can bring a name of its own.
+
+A filter whose dates stand elsewhere says so by its `datepattern`, and is taken at its word: it may search the whole
+line. Then the leftmost date counts. `{^LN-BEG}` alone means the first of these places, `{DEFAULT}` all of them.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from collections.abc import Iterator
+from typing import NamedTuple
 
-DAY = 86_400
-MONTHS = {
-    name: number
-    for number, name in enumerate(
-        ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"), start=1
-    )
-}
-_MONTH = "(?P<b>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-_TIME = r"(?P<H>[01]\d|2[0-3]):(?P<M>[0-5]\d):(?P<S>[0-5]\d|60)"
-_FRACTION = r"(?:[.,]\d{1,9})?"
-_WEEKDAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+from mcban.filters.clock import Clock
+from mcban.filters.directives import EPOCH, MINUTE_FIELDS, TAI64N, expand_directives
+from mcban.filters.zones import ABBREVIATIONS
 
 
-@dataclass(frozen=True, slots=True)
 class DateForm:
-    """One way to write a date.
+    """One way to write a date, at one kind of place.
 
-    The expression is matched at the beginning of the line, or searched for when `anywhere`. Group `d` is what is cut
-    out. Its other groups are named as strptime's directives: Y y m b d_ H M S p z j, and E for epoch seconds. Text
-    of group `s` and `z`, if there is an `s`, decides the moment: what is the same there is calculated once.
+    The expression is matched at the beginning of the line; or behind what `after` matches there; or searched for,
+    when `anywhere`. Its first group is what is cut out; groups named as strptime's directives are the date's fields
+    (see `directives.py`). A form without fields says that the lines it matches have no date of their own.
+
+    `bounded` promises that the part cut out begins at the line's beginning or behind a character that is neither
+    letter, digit nor underscore, and that no such character follows it.
     """
 
-    name: str
-    pattern: re.Pattern[str]
-    anywhere: bool = False
+    __slots__ = ("after", "anywhere", "bounded", "minute", "name", "names", "pattern", "second")
+
+    def __init__(
+        self,
+        name: str,
+        pattern: re.Pattern[str],
+        *,
+        anywhere: bool = False,
+        after: re.Pattern[str] | None = None,
+        bounded: bool = False,
+    ) -> None:
+        self.name = name
+        self.pattern = pattern
+        self.anywhere = anywhere
+        self.after = after
+        self.bounded = bounded
+        fields = sorted((number, field) for field, number in pattern.groupindex.items() if field in MINUTE_FIELDS)
+        self.names = tuple(field for _, field in fields)
+        self.minute = tuple(number for number, _ in fields)
+        self.second = pattern.groupindex.get("S", 0)
+
+    def __repr__(self) -> str:
+        return f"DateForm({self.name!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class FoundDate:
-    """A date in a line: the part to cut out, and the groups of its form."""
+class FoundDate(NamedTuple):
+    """A date in a line: the part to cut out, its form, and what the form's expression matched."""
 
     start: int
     end: int
-    key: str
+    form: DateForm
     groups: re.Match[str]
 
 
-def _form(name: str, text: str) -> DateForm:
-    return DateForm(name, re.compile(text, re.ASCII))
+def find_date(line: str, forms: tuple[DateForm, ...]) -> FoundDate | None:
+    """The date of a line: of the first form that fits at its place, or what stands left of it by a searched form."""
+    best: FoundDate | None = None
+    after: re.Pattern[str] | None = None
+    place = -1
+    for form in forms:
+        if form.after is not None:
+            if form.after is not after:
+                after = form.after
+                prefix = after.match(line)
+                place = prefix.end() if prefix else -1
+            found = form.pattern.match(line, place) if place >= 0 else None
+        else:
+            found = form.pattern.search(line) if form.anywhere else form.pattern.match(line)
+        if found is None:
+            continue
+        start, end = found.span(1)
+        if best is None or start < best.start:
+            # The group of a pattern's other branch is at -1: then nothing is cut out.
+            best = FoundDate(max(start, 0), max(end, 0), form, found)
+        if not form.anywhere:
+            return best
+    return best
 
 
-CORES = {
-    "ISO 8601": r"(?P<s>(?P<Y>\d{4})(?P<sep>[-/])(?P<m>0\d|1[0-2])(?P=sep)(?P<d_>[0-3]\d)[T ]"
-    rf"{_TIME}){_FRACTION}(?P<z>Z| ?[+-](?:0\d|1[0-4]):?[0-5]\d)?",
-    "syslog": rf"(?P<s>{_MONTH} (?P<d_>[ 0-3]?\d) {_TIME}){_FRACTION}",
-    "asctime": rf"{_WEEKDAY} {_MONTH} (?P<d_>[ 0-3]?\d) {_TIME}{_FRACTION}(?: (?P<Y>\d{{4}}))?",
-    "access log": rf"(?P<s>(?P<d_>[0-3]\d)/{_MONTH}/(?P<Y>\d{{4}}):{_TIME}) (?P<z>[+-]\d{{4}})",
-    "epoch": r"(?P<s>(?P<E>1\d{9}))(?:\.\d{1,9})?",
+# The ways to write a date, in the order in which they are tried; fail2ban's, so that its filters see the same rest.
+_CLOCK = "%k:%M:%S"
+_ZONES = "|".join(ABBREVIATIONS)
+_ANYWHERE = {
+    # 2026-11-22 13:00:00 · 2026-11-22T13:00:00.123456+01:00 · 2026/11/22 13:00:00,123 · 2026.11.22  8:00:00 Z
+    "ISO 8601": r"%ExY(?P<_sep>[-/.])%m(?P=_sep)%d(?:T| {1,2})%H:%M:%S(?:[.,]%f)?(?:\s*%z)?",
+    # Nov 22 13:00:00 · Sun Nov 22 13:00:00.123 2026
+    "syslog": rf"(?:%a )?%b %d {_CLOCK}(?:\.%f)?(?: %ExY)?",
+    # Nov 22 2026 13:00:00
+    "syslog with year": rf"(?:%a )?%b %d %ExY {_CLOCK}(?:\.%f)?",
+    # 22/11/2026 13:00:00 · 22-11-26 13:00:00
+    "day, month, year": rf"%d(?P<_sep>[-/])%m(?P=_sep)(?:%ExY|%Exy) {_CLOCK}",
+    # 22/Nov/2026:13:00:00 +0100 · 22-Nov-2026 13:00:00.123
+    "access log": r"%d(?P<_sep>[-/])%b(?P=_sep)%ExY[ :]?%H:%M:%S(?:\.%f)?(?: %z)?",
+    # 11/22/2026:13:00:00
+    "month, day, year:": r"%m/%d/%ExY:%H:%M:%S",
+    # 11-22-2026 13:00:00.123
+    "month, day, year": rf"%m-%d-%ExY {_CLOCK}(?:\.%f)?",
+    # 261122 13:00:00
+    "MySQL": r"%Exy%Exm%Exd {1,2}%H:%M:%S",
+    # Nov 22, 2026 1:00:00 PM
+    "Tomcat": r"%b %d, %ExY %I:%M:%S %p",
+    # 20261122T130000.123+0100
+    "ISO 8601, short": r"%ExY%Exm%Exd(?:T| {1,2})%ExH%ExM%ExS(?:[.,]%f)?(?:\s*%z)?",
+    # CET Nov 22 13:00:00
+    "zone, syslog": rf"(?-i:(?P<Z>{_ZONES})) (?:%a )?%b %d {_CLOCK}(?:\.%f)?(?: %ExY)?",
+    # +01:00 Nov 22 13:00:00
+    "offset, syslog": rf"%z (?:%a )?%b %d {_CLOCK}(?:\.%f)?(?: %ExY)?",
+    # @40000000507de9c10b1e1a9c
+    "TAI64N": TAI64N,
 }
-"""How a date is written, wherever it stands."""
+_AT_BEGINNING = {
+    # 1795352400.123; an uptime, a process or a telephone number are none
+    "epoch": EPOCH.replace(r"\d{10,11}", r"[1-4]\d{9}"),
+    # 13:00:00
+    "time": "%H:%M:%S",
+    # <11/22/26@13:00:00>
+    "<month/day/year@time>": "<%m/%d/%Exy@%H:%M:%S>",
+    # Nov-22-26 13:00:00
+    "ASSP": rf"%b-%d-%Exy {_CLOCK}",
+}
 
-DEFAULT_FORMS = (
-    # 2026-11-22 13:00:00 · 2026-11-22T13:00:00.123456+01:00 · 2026/11/22 13:00:00 · <34>1 2026-11-22T13:00:00Z
-    _form("ISO 8601", rf"(?:<\d{{1,3}}>(?:\d )?)?\[?(?P<d>{CORES['ISO 8601']})(?![\w.,])"),
-    # Nov 22 13:00:00 · <34>Nov  2 13:00:00
-    _form("syslog", rf"(?:<\d{{1,3}}>)?\[?(?P<d>{CORES['syslog']})(?![\w.,])"),
-    # [Sun Nov 22 13:00:00.123456 2026]
-    _form("asctime", rf"\[?(?P<d>{CORES['asctime']})(?![\w.,])"),
-    # 192.0.2.1 - user [22/Nov/2026:13:00:00 +0000] "GET …: the request's quotation mark follows, and before it, as
-    # both servers escape it, no other stands but apache's "" for an empty login; so no login brings its own date.
-    _form("access log", rf'(?:[^"\\]|\\.|"")*?\[(?P<d>{CORES["access log"]})\] "'),
-    # 1795352400.123 …
-    _form("epoch", rf"\[?(?P<d>{CORES['epoch']})(?=[\s\]]|$)"),
+
+def _refuse(message: str) -> Exception:
+    return ValueError(message)
+
+
+CORES = {name: expand_directives(text, _refuse) for name, text in (_ANYWHERE | _AT_BEGINNING).items()}
+"""How a date is written, wherever it stands: expressions, to be compiled with `FLAGS`."""
+FLAGS = re.ASCII | re.IGNORECASE
+
+_LEVELS = "trace|debug|info|notice|warn(?:ing)?|err(?:or)?|severe|crit(?:ical)?|fatal|alert|emerg(?:ency)?"
+_PREFIX = re.compile(
+    r"(?:<\d{1,3}>(?:\d )?"
+    r"|\[ {0,12}\d[\da-f.:#/-]{0,40}\]\s{0,8}"
+    rf"|\[?(?:{_LEVELS})(?!\w)\]?:?\s{{1,8}}"
+    r"|(?:[\w.-]{1,64}+ )?[\w./-]{1,64}+\[\d{1,10}\]:\s{1,8}"
+    r"|[\w.-]{1,64}+\s{0,32}\|\s{1,8}"
+    r"){1,3}+",
+    FLAGS,
+)
+_KEYS = r"(?:@?timestamp|time|ts|t|@t|date|datetime|asctime|eventtime)"
+_STRING = r'"(?:[^"\\]|\\.)*+"'
+_JSON = re.compile(rf'\s*\{{(?:[^"]|{_STRING})*?"{_KEYS}"\s*:\s*(?:\{{\s*"\$date"\s*:\s*)?"', FLAGS)
+_LOGFMT = re.compile(
+    rf'(?:(?:level|lvl|severity|logger|caller|source|app|service|host|pid|msg)=(?:{_STRING}|[^\s"]*+)\s+)*+{_KEYS}="?',
+    FLAGS,
 )
 
 
-def find_date(line: str, forms: tuple[DateForm, ...]) -> FoundDate | None:
-    """The date of a line in the first of the forms that fits."""
-    for form in forms:
-        found = form.pattern.search(line) if form.anywhere else form.pattern.match(line)
-        if found:
-            groups = form.pattern.groupindex
-            key = found["s" if "s" in groups else "d"]
-            if "z" in groups and found["z"]:
-                key += found["z"]
-            return FoundDate(found.start("d"), found.end("d"), key, found)
-    return None
+def _forms_after(prefix: re.Pattern[str], what: str, opening: str) -> Iterator[DateForm]:
+    for name in _ANYWHERE:
+        pattern = re.compile(rf"{opening}({CORES[name]})(?!\w)", FLAGS)
+        yield DateForm(f"{name}, {what}", pattern, after=prefix, bounded=True)
 
 
-class Clock:
-    """Turns found dates into seconds since the epoch. Keeps the last results: neighbours share their second."""
+_ORDER = list(_ANYWHERE)
+_ORDER[7:7] = ["epoch", "time", "<month/day/year@time>"]
+_ORDER.insert(_ORDER.index("ISO 8601, short"), "ASSP")
 
-    MOST_KEPT = 4096
+LINE_FORMS = tuple(
+    DateForm(name, re.compile(rf"\W{{0,2}}({CORES[name]})(?!\w)", FLAGS), bounded=True) for name in _ORDER
+)
+"""The usual dates at a line's beginning: what `{^LN-BEG}` means."""
 
-    def __init__(self, zone: tzinfo | None = None) -> None:
-        self.zone = zone
-        self._kept: dict[str, int | None] = {}
-        self._now = 0
+_QUOTED = rf'(?:[^"\\]|\\.|"")*?\[({CORES["access log"]})\s?\](?= (?:[^\s"\\\[\]]+ ){{0,2}}")'
+_AUDIT = rf"[^'\"(]*?\baudit\(({EPOCH})(?=:\d+\))"
 
-    def read(self, found: FoundDate, now: int) -> int | None:
-        """The moment of a found date; None when there is no such day. `now` decides about a missing year."""
-        if now != self._now or len(self._kept) > self.MOST_KEPT:
-            self._kept.clear()
-            self._now = now
-        try:
-            return self._kept[found.key]
-        except KeyError:
-            at = self._kept[found.key] = self._calculate(found.groups.groupdict(), now)
-            return at
+DEFAULT_FORMS = (
+    *LINE_FORMS,
+    DateForm("access log before the request", re.compile(_QUOTED, FLAGS), bounded=True),
+    DateForm("audit", re.compile(_AUDIT, FLAGS), bounded=True),
+    *_forms_after(_PREFIX, "after a prefix", r"\W{0,2}"),
+    *_forms_after(_JSON, "in JSON", ""),
+    *_forms_after(_LOGFMT, "in logfmt", ""),
+)
+"""The usual dates at all the places where daemons write them: what no datepattern, and `{DEFAULT}`, mean."""
 
-    def _calculate(self, groups: dict[str, str | None], now: int) -> int | None:
-        if epoch := groups.get("E"):
-            return int(epoch)
-        offset = _offset(groups.get("z"))
-        year = _year(groups)
-        if year is not None:
-            return self._moment(year, groups, offset, now)
-        this_year = datetime.fromtimestamp(now, UTC).year
-        for year in range(this_year + 1, this_year - 9, -1):  # the 29th of February may be eight years back
-            at = self._moment(year, groups, offset, now)
-            if at is not None and at <= now + DAY:
-                return at
-        return None
-
-    def _moment(self, year: int, groups: dict[str, str | None], offset: tzinfo | None, now: int) -> int | None:
-        zone = offset or self.zone
-        try:
-            if day_of_year := groups.get("j"):
-                day = datetime(year, 1, 1, tzinfo=zone) + timedelta(days=int(day_of_year) - 1)
-                month, day_of_month = day.month, day.day
-            else:
-                month, day_of_month = _month(groups, now), int(groups.get("d_") or 1)
-            second = min(int(groups.get("S") or 0), 59)
-            local = datetime(year, month, day_of_month, _hour(groups), int(groups.get("M") or 0), second, tzinfo=zone)
-            first = int(local.timestamp())
-            second_time = int(local.replace(fold=1).timestamp())
-        except (ValueError, OverflowError, OSError):
-            return None
-        # When clocks are set back an hour comes twice: the later one, unless that would be in the future.
-        return second_time if first < second_time <= now + 60 else first
-
-
-def _year(groups: dict[str, str | None]) -> int | None:
-    if full := groups.get("Y"):
-        return int(full)
-    if short := groups.get("y"):
-        return int(short) + (2000 if int(short) < 69 else 1900)
-    return None
-
-
-def _month(groups: dict[str, str | None], now: int) -> int:
-    if name := groups.get("b"):
-        return MONTHS[name[:3].lower()]
-    if number := groups.get("m"):
-        return int(number)
-    return datetime.fromtimestamp(now, UTC).month
-
-
-def _hour(groups: dict[str, str | None]) -> int:
-    hour = int(groups.get("H") or groups.get("I") or 0)
-    if half := groups.get("p"):
-        hour = hour % 12 + (12 if half.lower() == "pm" else 0)
-    return hour
-
-
-def _offset(text: str | None) -> tzinfo | None:
-    if not text:
-        return None
-    text = text.strip()
-    if text.upper() in {"Z", "UTC", "GMT"}:
-        return UTC
-    digits = text[1:].replace(":", "")
-    size = timedelta(hours=int(digits[:2]), minutes=int(digits[2:4] or 0))
-    return timezone(-size if text[0] == "-" else size)
+__all__ = ["CORES", "DEFAULT_FORMS", "FLAGS", "LINE_FORMS", "Clock", "DateForm", "FoundDate", "find_date"]

@@ -15,8 +15,7 @@ from typing import Any
 _SHORTEST = 3
 _MOST = 24
 _MEANINGFUL = 16
-# What may stand before a date at the beginning of a line, and joins what follows when the date is cut out.
-_BEFORE_DATE = b"<>[ 0123456789"
+_CUT = re.compile(rb"(?<=\W)(?=\W)")
 
 STRANGERS = tuple(letter.encode() for letter in "\u0130\u0131\u017f\u212a")
 """Where case is ignored, Python takes i, s and k also for these: two Turkish i's, the long s, the Kelvin sign."""
@@ -84,6 +83,5 @@ def _demands(sequence: Any) -> list[_Demand]:
 
 
 def _pieces(run: bytes) -> list[_Demand]:
-    """A text without the places where a date may have been cut out: brackets left empty, and a line's beginning."""
-    pieces = run.replace(b"[]", b"[\0]").split(b"\0")
-    return [frozenset((piece,)) for piece in (piece.lstrip(_BEFORE_DATE) for piece in pieces) if piece]
+    """A text without the places where a date may have been cut out: see `DateForm.bounded`."""
+    return [frozenset((piece,)) for piece in _CUT.split(run) if piece]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from mcban.filters.dates import DEFAULT_FORMS, Clock, DateForm, FoundDate, find_date
+from mcban.filters.dates import Clock, DateForm, FoundDate, find_date
 from mcban.filters.filter import Filter
 from mcban.filters.literals import STRANGERS, required_literals
 from mcban.filters.rules import Rule
@@ -60,7 +60,7 @@ class Scanner:
     def _demand(self, bit: int, index: int, rule: Rule) -> None:
         """Note what a line must hold for a rule to be tried."""
         needles = None
-        if all(form in DEFAULT_FORMS for form in self.filters[index].dates):
+        if all(form.bounded for form in self.filters[index].dates):
             needles = required_literals(rule.pattern)
         if needles is None:
             self._always |= bit

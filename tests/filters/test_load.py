@@ -226,8 +226,8 @@ def test_a_filter_says_how_its_dates_look(folder, pattern, line, at):
         ("[INCLUDES]\nbefore = x.conf\n[Definition]\n", "circles"),
         ("[INCLUDES]\nbefore = gone.conf\n[Definition]\n", "gone.conf, which does not exist"),
         ("failregex = x\n", "cannot be read"),
-        (f"[Definition]\nfailregex = {RULE}\ndatepattern = %%Q\n", "%Q"),
-        (f"[Definition]\nfailregex = {RULE}\ndatepattern = {{TAI64N}}\n", "{TAI64N}"),
+        (f"[Definition]\nfailregex = {RULE}\ndatepattern = %%Q\n", "%Q, which is no directive"),
+        (f"[Definition]\nfailregex = {RULE}\ndatepattern = x {{NONE}}\n", "{NONE} where it has no meaning"),
         (f"[Definition]\nfailregex = {RULE}\ndatepattern = (\n", "datepattern does not compile"),
     ],
 )
