@@ -23,7 +23,7 @@ from mcban.daemon.presence import Presence
 from mcban.daemon.signals import Signals, tell_systemd
 from mcban.errors import DatabaseError, FirewallError, McbanError, RefusedError, printable
 from mcban.firewall.base import IncompleteError, Refusal
-from mcban.logs import Follower, LogState
+from mcban.logs import LogReader, LogState
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed
 from mcban.service.context import Context, Fault, World
@@ -81,7 +81,7 @@ class Engine:
         self._world: World
         self._intake: Intake
         self._feed: ChangeFeed
-        self._follower: Follower
+        self._follower: LogReader
 
     def start(self) -> None:
         """Be ready: jails taken over, bans in the kernel, logs open. Raises what makes that impossible."""
@@ -99,7 +99,7 @@ class Engine:
         self._find_sources()
         positions = context.database.read(lambda t: t.positions.all(context.config.node))
         from_end = context.config.read_new_logs == "end"
-        self._follower = Follower(self._intake.patterns, positions, from_end=from_end)
+        self._follower = LogReader(self._intake.patterns, positions, from_end=from_end)
         self._publish()
 
     def run(self, signals: Signals) -> None:
