@@ -4,6 +4,7 @@ Which logs are read, and what a hit means for an address, is left to others.
 """
 
 from mcban.filters.filter import Explanation, Filter, load_filter
+from mcban.filters.journal import load_journal_filter
 from mcban.filters.matcher import Matcher
 from mcban.filters.reader import FilterFile, list_filters
 from mcban.filters.rules import Match, Rule, Verdict
@@ -22,4 +23,5 @@ __all__ = [
     "Verdict",
     "list_filters",
     "load_filter",
+    "load_journal_filter",
 ]

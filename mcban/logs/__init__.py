@@ -2,17 +2,22 @@
 
 from mcban.logs.archive import find_archives, read_archive, read_file, size_of
 from mcban.logs.follower import POLL, Follower
+from mcban.logs.journal_name import is_journal, name_entries
 from mcban.logs.model import Block, LogState, LogStatus, Position
 from mcban.logs.paths import split_logpath
+from mcban.logs.reader import LogReader
 
 __all__ = [
     "POLL",
     "Block",
     "Follower",
+    "LogReader",
     "LogState",
     "LogStatus",
     "Position",
     "find_archives",
+    "is_journal",
+    "name_entries",
     "read_archive",
     "read_file",
     "size_of",

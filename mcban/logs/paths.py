@@ -9,28 +9,29 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from mcban.core.model import LONGEST_PATH
+from mcban.logs.journal_name import JOURNAL, JournalName
 
-JOURNAL = "systemd-journal"
-
+_WORDS = re.compile(rf"{JOURNAL}\[[^\]]*\]|[^\s,]+")
 _COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst|lz4|Z))"
 _STAMP = r"[.\-_](?:\d[\d.\-_:T+Z]*|old|bak|prev)"
 _ROTATED = re.compile(rf"(?P<stem>.+?){_STAMP}(?P<extension>\.[A-Za-z]\w*)??(?P<packed>{_COMPRESSED})?", re.DOTALL)
 
 
 def split_logpath(text: str) -> list[str]:
-    """The absolute paths and globs in a jail's `logpath`, in their order, each once.
+    """The absolute paths, globs and journals in a jail's `logpath`, in their order, each once.
 
     They are separated by newlines, white space or commas; ` head` or ` tail` after a path, which fail2ban writes, is
-    dropped: where reading starts is known from the stored position. Raises ValueError with one line for a person.
+    dropped: where reading starts is known from the stored position. A journal is `systemd-journal`, perhaps with
+    parameters in brackets: see `JournalName`. Raises ValueError with one line for a person.
     """
     paths: dict[str, None] = {}
     for line in text.splitlines():
-        words = re.split(r"[\s,]+", line.strip(" \t,"))
-        for index, word in enumerate(words):
-            if not word or (index > 0 and word in {"head", "tail"}):
+        for index, word in enumerate(_WORDS.findall(line)):
+            if index > 0 and word in {"head", "tail"}:
                 continue
             if word == JOURNAL or word.startswith(JOURNAL + "["):
-                raise ValueError(f"logpath {word!r}: the journal cannot be read yet; name a log file")
+                paths[str(JournalName.parse(word))] = None
+                continue
             if not word.startswith("/"):
                 raise ValueError(f"logpath {word!r} is not an absolute path: write it from / on")
             if "\0" in word:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mcban.core.model import Group, Hit, Jail, Kind
 from mcban.errors import DataError, FilterError, printable
-from mcban.filters import Filter, Scanner, load_filter
-from mcban.logs import split_logpath
+from mcban.filters import Filter, Scanner, load_filter, load_journal_filter
+from mcban.logs import is_journal, name_entries, split_logpath
 from mcban.service.context import Context, Fault, JailBook
 
 FUTURE = 60
@@ -17,7 +18,7 @@ FUTURE = 60
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One group's logs and filter."""
+    """Logs of one group, and the filter for them."""
 
     group: str
     patterns: tuple[str, ...]
@@ -26,17 +27,44 @@ class Source:
 
 def check_source(context: Context, jail: Jail) -> None:
     """Raises FilterError or DataError when a jail's filter or logpath cannot work."""
-    load_filter(jail.filter, context.config.filter_path)
     try:
-        split_logpath(jail.logpath)
+        load_sources(jail, FilterShelf(context.config.filter_path))
     except ValueError as error:
         raise DataError(f"{jail.name}: {printable(str(error))}") from None
 
 
+class FilterShelf:
+    """Filters, loaded once however many groups use them."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = folders
+        self._loaded: dict[tuple[str, bool], Filter] = {}
+
+    def get(self, spec: str, *, journal: bool) -> Filter:
+        """The filter, as it reads files or the journal. Raises FilterError."""
+        if (spec, journal) not in self._loaded:
+            load = load_journal_filter if journal else load_filter
+            self._loaded[spec, journal] = load(spec, self._folders)
+        return self._loaded[spec, journal]
+
+
+def load_sources(jail: Jail, shelf: FilterShelf) -> list[Source]:
+    """What a jail reads for its group: its files, and what its filter asks of the journal. Raises FilterError, or
+    ValueError with one line for a person."""
+    paths = split_logpath(jail.logpath)
+    files = tuple(path for path in paths if not is_journal(path))
+    journals = [path for path in paths if is_journal(path)]
+    sources = [Source(jail.group, files, shelf.get(jail.filter, journal=False))] if files else []
+    if journals:
+        one = shelf.get(jail.filter, journal=True)
+        names = tuple(name_entries(journal, one.journalmatch) for journal in journals)
+        sources.append(Source(jail.group, names, one))
+    return sources
+
+
 def find_sources(context: Context, book: JailBook) -> tuple[list[Source], list[Fault]]:
-    """The sources of all groups with an enabled tier, and what cannot be used. A filter is loaded once however many
-    groups use it."""
-    loaded: dict[str, Filter] = {}
+    """The sources of all groups with an enabled tier, and what cannot be used."""
+    shelf = FilterShelf(context.config.filter_path)
     sources: list[Source] = []
     faults: list[Fault] = []
     for group in book.groups.values():
@@ -44,9 +72,7 @@ def find_sources(context: Context, book: JailBook) -> tuple[list[Source], list[F
         if jail is None:
             continue
         try:
-            if jail.filter not in loaded:
-                loaded[jail.filter] = load_filter(jail.filter, context.config.filter_path)
-            sources.append(Source(group.name, tuple(split_logpath(jail.logpath)), loaded[jail.filter]))
+            sources += load_sources(jail, shelf)
         except (FilterError, ValueError) as error:
             faults.append(Fault(jail.name, printable(str(error), 400)))
     return sources, faults

@@ -18,6 +18,13 @@ from mcban.logs.paths import expand, fixed_directory, length_fault, rotated_from
         ("/a head\n  /b\ttail \n\n/a", ["/a", "/b"]),
         ("/a,/b, /c  /d", ["/a", "/b", "/c", "/d"]),
         ("/var/log/*/access.log", ["/var/log/*/access.log"]),
+        ("systemd-journal", ["systemd-journal"]),
+        ("/a systemd-journal[], /b", ["/a", "systemd-journal", "/b"]),
+        (
+            "systemd-journal[journalpath=/x/, ] systemd-journal[ journalpath = '/x y' ]".replace("'", '"'),
+            ['systemd-journal[journalpath="/x"]', 'systemd-journal[journalpath="/x y"]'],
+        ),
+        ("systemd-journal[journalflags=1,namespace=a]", ['systemd-journal[namespace="a", journalflags="1"]']),
     ],
 )
 def test_split(text: str, paths: list[str]) -> None:
@@ -32,7 +39,12 @@ def test_split(text: str, paths: list[str]) -> None:
         (" \n", "empty"),
         ("log/x", "absolute"),
         ("tail", "absolute"),
-        ("systemd-journal", "journal"),
+        ("systemd-journal[journalpath=log]", "absolute"),
+        ("systemd-journal[journalfiles=/x.journal]", "journalpath"),
+        ("systemd-journal[journalpath]", "key=value"),
+        ("systemd-journal[journalflags=2]", "journalflags"),
+        ("systemd-journal[namespace=a/b]", "namespace"),
+        ("systemd-journal[journalpath=/x, journalflags=1]", "journalpath"),
         ("/" + "x" * 500, "501"),
     ],
 )
