@@ -113,10 +113,10 @@ class _Sessions:
         session.ip = find_address(groups) or session.ip
         session.name = find_name(groups) or session.name
         user = find_user(groups)
-        if user:
-            session.user = user
-            if len(session.users) < 2:
-                session.users.add(user)
+        if user or groups.get("user") is not None:
+            session.user = user  # an empty login is one, too
+        if user and len(session.users) < 2:
+            session.users.add(user)
 
 
 class SessionMatcher(Matcher):

@@ -1,0 +1,81 @@
+"""mcban against Debian's fail2ban package: its filters load, and its sample lines are judged as fail2ban judges them.
+
+The package is fetched and unpacked, never installed; `FAIL2BAN_ROOT` names one that is unpacked already.
+"""
+
+import os
+import shutil
+from collections import Counter
+
+import pytest
+
+from mcban.filters import load_filter
+from tests.fail2ban_package import FILTERS, MODULES, SAMPLES, MissingPackageError, unpack
+from tests.filters.agreement import Reading, read_samples
+
+KNOWN: dict[tuple[str, str], str] = {}
+"""Where mcban differs, by filter with its parameters and by file and line of the sample, with the reason."""
+FRAGMENTS = {"apache-common", "botsearch-common", "common", "exim-common", "selinux-common"}
+"""Files that other filters include, and no filters by themselves."""
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory):
+    """The root of the unpacked package."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    try:
+        return unpack(shared / "fail2ban")
+    except MissingPackageError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def folders(package, tmp_path_factory):
+    """The package's filters, and those which fail2ban keeps for its own tests: they expect its source tree around."""
+    tree = tmp_path_factory.mktemp("source")
+    (tree / "config").symlink_to((package / FILTERS).parent)
+    of_tests = tree / "a/b/c/d/e/f/filter.d"  # they include ../../../../../../../config/filter.d/common.conf
+    shutil.copytree(package / MODULES / "tests/config/filter.d", of_tests)
+    return [package / FILTERS, of_tests]
+
+
+def names(folders):
+    """The filters that have samples or are meant to have: fail2ban's tests name theirs zzz-."""
+    usual = {path.stem for path in folders[0].glob("*.conf")}
+    return sorted(usual - FRAGMENTS | {path.stem for path in folders[1].glob("zzz-*.conf")})
+
+
+def test_every_filter_of_the_package_loads(folders):
+    """Whatever filter Debian's package brings can stand in a jail's row, unchanged."""
+    loaded = [load_filter(name, folders) for name in names(folders)]
+    assert len(loaded) > 80
+    assert all(one.rules for one in loaded)
+
+
+def test_every_sample_is_judged_as_by_fail2ban(package, folders, capsys):
+    """Lines that should match do, with the right address, time and login; the others do not."""
+    counts: Counter[str] = Counter()
+    differences = {}
+    for name in names(folders):
+        if not (package / SAMPLES / name).is_file():
+            counts["filters without samples"] += 1
+            continue
+        reading = Reading(name, folders)
+        for sample in read_samples(name, package / SAMPLES):
+            difference = reading.difference(sample)
+            if difference:
+                differences[name + sample.spec, sample.where] = difference
+            counts["other" if difference else "match" if sample.expected.get("match") else "no match"] += 1
+    agreed = counts["match"] + counts["no match"]
+    with capsys.disabled():
+        print(
+            f"\nfail2ban's samples: {agreed} of {agreed + counts['other']} agree "
+            f"({counts['match']} that match, {counts['no match']} that do not)"
+        )
+        for (spec, where), difference in differences.items():
+            print(f"  {spec} {where}: {difference} ({KNOWN.get((spec, where), 'NEW')})")
+    assert agreed > 1_500
+    assert set(differences) == set(KNOWN), "a disagreement is new, or one that is listed is gone"
