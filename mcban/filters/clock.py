@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from mcban.filters.directives import MONTHS, WEEKDAYS
 from mcban.filters.zones import fixed_zone, read_named
 
 if TYPE_CHECKING:
-    from mcban.filters.dates import FoundDate
+    from mcban.filters.dates import DateForm, FoundDate
 
 _DAY = 86_400
 _TOLERANCE = 60
@@ -24,15 +25,17 @@ Fields = dict[str, str]
 class Clock:
     """Turns found dates into seconds since the epoch.
 
-    Times without an offset are local times of `zone`, or of the system when it is None. Keeps what it calculated for
-    each minute: neighbours share theirs, and within a minute no zone changes its offset.
+    Times without an offset are local times of `zone`, or of the system when it is None. Keeps what it read for each
+    text, and what it calculated for each minute: neighbours share theirs, and within a minute no zone changes its
+    offset.
     """
 
     MOST_KEPT = 4096
 
     def __init__(self, zone: tzinfo | None = None) -> None:
         self.zone = zone
-        self._kept: dict[object, int | None] = {}
+        self._read: dict[tuple[DateForm, str], int | None] = {}
+        self._minutes: dict[object, int | None] = {}
         self._now = 0
 
     def read(self, found: FoundDate, now: int) -> int | None:
@@ -44,17 +47,27 @@ class Clock:
         month. A time alone, or with a weekday, is the latest that is not over a minute in the future. A local time
         that comes twice, as clocks are set back, is the later one unless that is still to come.
         """
-        form = found.form
-        if not form.minute:
-            return None
-        if now != self._now or len(self._kept) > self.MOST_KEPT:
-            self._kept.clear()
+        form, groups = found.form, found.groups
+        if now != self._now or len(self._read) + len(self._minutes) > self.MOST_KEPT:
+            self._read.clear()
+            self._minutes.clear()
             self._now = now
-        second = min(int(found.groups[form.second] or 0), 59) if form.second else 0
-        fields = found.groups.group(*form.minute)
+        # What is cut out is all that decides, and does not differ from line to line.
+        if form.bounded and not (form.fraction and groups[form.fraction]):
+            text = (form, groups[1])
+            try:
+                return self._read[text]
+            except KeyError:
+                at = self._read[text] = self._read_minute(form, groups, now)
+                return at
+        return self._read_minute(form, groups, now) if form.minute else None
+
+    def _read_minute(self, form: DateForm, groups: re.Match[str], now: int) -> int | None:
+        second = min(int(groups[form.second] or 0), 59) if form.second else 0
+        fields = groups.group(*form.minute)
         key = (form, fields)
         try:
-            start = self._kept[key]
+            start = self._minutes[key]
         except KeyError:
             values = fields if isinstance(fields, tuple) else (fields,)
             given = {name: text for name, text in zip(form.names, values, strict=True) if text}
@@ -62,7 +75,7 @@ class Clock:
             end = self._calculate(given, 59, now)
             if start is not None and end != start + 59:  # in this minute the second matters
                 return self._calculate(given, second, now)
-            self._kept[key] = start
+            self._minutes[key] = start
         return None if start is None else start + second
 
     def _calculate(self, fields: Fields, second: int, now: int) -> int | None:

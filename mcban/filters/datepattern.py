@@ -75,7 +75,11 @@ def _numbers(word: str, *, anchored: bool) -> tuple[DateForm, ...]:
     return (
         DateForm(word, re.compile(rf"({text}){edge}", re.ASCII), bounded=True),
         DateForm(f"{word} in brackets", re.compile(rf"\[({text})(?=\])", re.ASCII), bounded=True),
-        DateForm(f"{word} in audit", re.compile(rf"[^'\"(]*?\baudit\(({text})(?=:\d+\))", re.ASCII), bounded=True),
+        DateForm(
+            f"{word} in audit",
+            re.compile(rf"[^'\"(]*+(?<=audit)(?<!\waudit)\(({text})(?=:\d+\))", re.ASCII),
+            bounded=True,
+        ),
     )
 
 

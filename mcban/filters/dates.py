@@ -39,7 +39,7 @@ class DateForm:
     letter, digit nor underscore, and that no such character follows it.
     """
 
-    __slots__ = ("after", "anywhere", "bounded", "minute", "name", "names", "pattern", "second")
+    __slots__ = ("after", "anywhere", "bounded", "fraction", "look", "minute", "name", "names", "pattern", "second")
 
     def __init__(
         self,
@@ -59,6 +59,8 @@ class DateForm:
         self.names = tuple(field for _, field in fields)
         self.minute = tuple(number for number, _ in fields)
         self.second = pattern.groupindex.get("S", 0)
+        self.fraction = pattern.groupindex.get("f", 0)
+        self.look = pattern.search if anywhere else pattern.match
 
     def __repr__(self) -> str:
         return f"DateForm({self.name!r})"
@@ -79,14 +81,14 @@ def find_date(line: str, forms: tuple[DateForm, ...]) -> FoundDate | None:
     after: re.Pattern[str] | None = None
     place = -1
     for form in forms:
-        if form.after is not None:
+        if form.after is None:
+            found = form.look(line)
+        else:
             if form.after is not after:
                 after = form.after
                 prefix = after.match(line)
                 place = prefix.end() if prefix else -1
-            found = form.pattern.match(line, place) if place >= 0 else None
-        else:
-            found = form.pattern.search(line) if form.anywhere else form.pattern.match(line)
+            found = form.look(line, place) if place >= 0 else None
         if found is None:
             continue
         start, end = found.span(1)
@@ -94,7 +96,7 @@ def find_date(line: str, forms: tuple[DateForm, ...]) -> FoundDate | None:
             # The group of a pattern's other branch is at -1: then nothing is cut out.
             best = FoundDate(max(start, 0), max(end, 0), form, found)
         if not form.anywhere:
-            return best
+            break
     return best
 
 
@@ -161,7 +163,7 @@ _PREFIX = re.compile(
 )
 _KEYS = r"(?:@?timestamp|time|ts|t|@t|date|datetime|asctime|eventtime)"
 _STRING = r'"(?:[^"\\]|\\.)*+"'
-_JSON = re.compile(rf'\s*\{{(?:[^"]|{_STRING})*?"{_KEYS}"\s*:\s*(?:\{{\s*"\$date"\s*:\s*)?"', FLAGS)
+_JSON = re.compile(rf'\s*\{{(?:[^"]++|{_STRING})*?"{_KEYS}"\s*:\s*(?:\{{\s*"\$date"\s*:\s*)?"', FLAGS)
 _LOGFMT = re.compile(
     rf'(?:(?:level|lvl|severity|logger|caller|source|app|service|host|pid|msg)=(?:{_STRING}|[^\s"]*+)\s+)*+{_KEYS}="?',
     FLAGS,
@@ -183,8 +185,8 @@ LINE_FORMS = tuple(
 )
 """The usual dates at a line's beginning: what `{^LN-BEG}` means."""
 
-_QUOTED = rf'(?:[^"\\]|\\.|"")*?\[({CORES["access log"]})\s?\](?= (?:[^\s"\\\[\]]+ ){{0,2}}")'
-_AUDIT = rf"[^'\"(]*?\baudit\(({EPOCH})(?=:\d+\))"
+_QUOTED = rf'(?:[^"\\\[]++|\\.|""|\[)*?\[({CORES["access log"]})\s?\](?= (?:[^\s"\\\[\]]+ ){{0,2}}")'
+_AUDIT = rf"[^'\"(]*+(?<=audit)(?<!\waudit)\(({EPOCH})(?=:\d+\))"
 
 DEFAULT_FORMS = (
     *LINE_FORMS,

@@ -1,0 +1,207 @@
+"""datepattern: how a filter says where its dates stand and what they look like."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcban.filters.datepattern import compile_datepattern
+from mcban.filters.dates import DEFAULT_FORMS, LINE_FORMS, Clock, find_date
+
+NOW = int(datetime(2026, 11, 22, 15, 0, tzinfo=UTC).timestamp())
+
+
+def read(pattern, line, now=NOW, zone=UTC):
+    """What a pattern cuts out of a line, and its moment in UTC as ISO text."""
+    found = find_date(line, compile_datepattern(pattern, ValueError))
+    if found is None:
+        return None, None
+    at = Clock(zone).read(found, now)
+    return line[found.start : found.end], at and datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "text", "moment"),
+    [
+        # where
+        ("%Y-%m-%d %H:%M:%S", "x 2026-11-22 13:00:00 y", "2026-11-22 13:00:00", "2026-11-22T13:00:00"),
+        ("%Y-%m-%d %H:%M:%S", "x2026-11-22 13:00:00", None, None),
+        ("%Y-%m-%d %H:%M:%S", "2026-11-22 13:00:00x", None, None),
+        ("**%Y-%m-%d %H:%M:%S", "x2026-11-22 13:00:00", "2026-11-22 13:00:00", "2026-11-22T13:00:00"),
+        ("%Y-%m-%d %H:%M:%S**", "2026-11-22 13:00:00x", "2026-11-22 13:00:00", "2026-11-22T13:00:00"),
+        ("{UNB}%Y-%m-%d %H:%M:%S", "x2026-11-22 13:00:00y", "2026-11-22 13:00:00", "2026-11-22T13:00:00"),
+        ("{*WD-BEG}%Y-%m-%d %H:%M:%S{*WD-END}", "x2026-11-22 13:00:00y", "2026-11-22 13:00:00", "2026-11-22T13:00:00"),
+        ("{WD-BEG}%Y-%m-%d %H:%M:%S{WD-END}", "x2026-11-22 13:00:00", None, None),
+        ("^%Y-%m-%d %H:%M:%S", "[2026-11-22 13:00:00]", None, None),
+        ("^%Y-%m-%d %H:%M:%S", "2026-11-22 13:00:00]", "2026-11-22 13:00:00", "2026-11-22T13:00:00"),
+        ("{^LN-BEG}%Y-%m-%d %H:%M:%S", "[[2026-11-22 13:00:00]", "2026-11-22 13:00:00", "2026-11-22T13:00:00"),
+        ("{LN-BEG}%Y-%m-%d %H:%M:%S", "[[2026-11-22 13:00:00]", "2026-11-22 13:00:00", "2026-11-22T13:00:00"),
+        ("{^LN-BEG}%Y-%m-%d %H:%M:%S", "[[[2026-11-22 13:00:00]", None, None),
+        (r"\[%H:%M:%S %d.%m.%Y\]$", "x[13:00:00 22.11.2026]", "[13:00:00 22.11.2026]", "2026-11-22T13:00:00"),
+        (r"%H:%M:%S %d.%m.%Y$", "13:00:00 22.11.2026 ", None, None),
+        (r"\**%H:%M:%S %d.%m.%Y\**", "x*13:00:00 22.11.2026*y", "*13:00:00 22.11.2026*", "2026-11-22T13:00:00"),
+        ("(?:^|x)%Y-%m-%d", "x2026-11-22", "x2026-11-22", "2026-11-22T00:00:00"),
+        # what is cut out
+        (r"^\d+ (%Y-%m-%d) at (?P<H>\d+)h", "7 2026-11-22 at 13h", "2026-11-22", "2026-11-22T13:00:00"),
+        (r"^%Y(-)%m-%d", "2026-11-22 x", "2026", "2026-11-22T00:00:00"),
+        (r"(?:on|at) %Y-%m-%d", "x on 2026-11-22 y", "on 2026-11-22", "2026-11-22T00:00:00"),
+        # groups of one's own
+        (r"(?P<d>\d\d)\.(?P<m>\d\d)\.(?P<Y>\d{4})", "x 22.11.2026", "22.11.2026", "2026-11-22T00:00:00"),
+        # directives
+        ("%y%m%d %H%M%S", "261122 130000", "261122 130000", "2026-11-22T13:00:00"),
+        ("%d %B %Y", "22 November 2026", "22 November 2026", "2026-11-22T00:00:00"),
+        ("%A, %d-%b-%Exy %l:%M %p", "Sunday, 22-NOV-26 1:05 pm", "Sunday, 22-NOV-26 1:05 pm", "2026-11-22T13:05:00"),
+        ("^time:%Y", "TIME:2026", None, None),
+        ("^time:%b %Y", "TIME:nov 2026", "TIME:nov 2026", "2026-11-01T00:00:00"),
+        ("(?i)^time:%Y", "TIME:2026", "TIME:2026", "2026-01-01T00:00:00"),
+        ("^%I:%M", "12:30", "12:30", "2026-11-22T00:30:00"),
+        ("^%Y %j %T", "2026 326 13:00:00", "2026 326 13:00:00", "2026-11-22T13:00:00"),
+        ("^%Y %j", "2026 366", "2026 366", None),
+        ("^%j %R", "326 13:00", "326 13:00", "2026-11-22T13:00:00"),
+        ("^%y %U %A %ExH:%ExM:%ExS**", "01 11 Wednesday 21:59:59", "01 11 Wednesday 21:59:59", "2001-03-21T21:59:59"),
+        ("^%y %W %A %ExH:%ExM:%ExS**", "01 11 Wednesday 21:59:59", "01 11 Wednesday 21:59:59", "2001-03-14T21:59:59"),
+        ("^%y %W %w %ExH:%ExM:%ExS**", "01 11 0 21:59:59", "01 11 0 21:59:59", "2001-03-18T21:59:59"),
+        ("^%y %W %w %ExH:%ExM:%ExS**", "01 11 6 21:59:59", "01 11 6 21:59:59", "2001-03-17T21:59:59"),
+        ("^%G-W%V-%u", "2026-W47-7", "2026-W47-7", "2026-11-22T00:00:00"),
+        ("^%c", "Sun Nov 22 13:00:00 2026", "Sun Nov 22 13:00:00 2026", "2026-11-22T13:00:00"),
+        ("^%F %T,%f", "2026-11-22 13:00:00,123", "2026-11-22 13:00:00,123", "2026-11-22T13:00:00"),
+        ("^%D 100%%", "11/22/26 100%", "11/22/26 100%", "2026-11-22T00:00:00"),
+        # dates that leave something out
+        ("^%H:%M:%S", "15:00:59", "15:00:59", "2026-11-22T15:00:59"),
+        ("^%H:%M:%S", "15:01:01", "15:01:01", "2026-11-21T15:01:01"),
+        ("^%a %H:%M", "Sun 13:00", "Sun 13:00", "2026-11-22T13:00:00"),
+        ("^%a %H:%M", "Sun 16:00", "Sun 16:00", "2026-11-15T16:00:00"),
+        ("^%m/%d %H:%M", "12/01 13:00", "12/01 13:00", "2025-12-01T13:00:00"),
+        ("^%d %H:%M", "22 16:00", "22 16:00", "2026-11-22T16:00:00"),
+        ("^%d %H:%M", "31 16:00", "31 16:00", "2026-10-31T16:00:00"),
+        # zones
+        ("^%Y-%m-%d%z", "2026-11-22Z", "2026-11-22Z", "2026-11-22T00:00:00"),
+        ("^%Y-%m-%d %H:%M(?: ?%z)?", "2026-11-22 13:00 -10:45", "2026-11-22 13:00 -10:45", "2026-11-22T23:45:00"),
+        ("^%Y-%m-%d %H:%M(?: ?%z)?", "2026-11-22 13:00 CET", "2026-11-22 13:00", "2026-11-22T13:00:00"),
+        ("^%Y-%m-%d %H:%M(?: ?%Z)?", "2026-11-22 13:00 CET", "2026-11-22 13:00 CET", "2026-11-22T12:00:00"),
+        ("^%d-%b-%Y %H:%M(?: ?%Z)?", "22-Nov-2026 13:00 error", "22-Nov-2026 13:00", "2026-11-22T13:00:00"),
+        ("^%Y-%m-%d %H:%M(?: ?%Exz)?", "2026-11-22 13:00 CEST-01", "2026-11-22 13:00 CEST-01", "2026-11-22T12:00:00"),
+        ("^%Y-%m-%d %H:%M(?: ?%Exz)?", "2026-11-22 13:00 CET+0130", "2026-11-22 13:00 CET+0130", "2026-11-22T10:30:00"),
+        ("^%Y-%m-%d %H:%M(?: ?%Z)?", "2026-11-22 13:00 XYZT", "2026-11-22 13:00 XYZT", None),
+        # numbers
+        ("EPOCH", "1795352400.5 x", "1795352400", "2026-11-22T13:00:00"),
+        ("EPOCH", "1795352400.500 x", "1795352400.500", "2026-11-22T13:00:00"),
+        ("EPOCH", "[1795352400] x", "1795352400", "2026-11-22T13:00:00"),
+        ("epoch", "msg=audit(1795352400.415:4063): x", "1795352400.415", "2026-11-22T13:00:00"),
+        ("EPOCH", "x 1795352400", None, None),
+        ("EPOCH", "123456789 x", None, None),
+        ("EPOCH", "1795352400A x", None, None),
+        ("{^LN-BEG}Epoch", "- 1795352400 x", "1795352400", "2026-11-22T13:00:00"),
+        ("^EPOCH", "x 1795352400 x", None, None),
+        ("LEPOCH", "1795352400123 x", "1795352400123", "2026-11-22T13:00:00"),
+        ("{^LN-BEG}LEPOCH", "[1795352400123456] x", "1795352400123456", "2026-11-22T13:00:00"),
+        ('"ts":{EPOCH}', '{"a":1,"ts":1795352400.123}', '"ts":1795352400.123', "2026-11-22T13:00:00"),
+        (r"(?<=\|\s){LEPOCH}(?=\s\|)", "error | 1795352400123 | x", "1795352400123", "2026-11-22T13:00:00"),
+        (r"(?<=\|\s){LEPOCH}(?=\s\|)", "error-1795352400123 | x", None, None),
+        ("{^LN-BEG}TAI64N", "@400000006b02e7500a7a9e94 x", "@400000006b02e7500a7a9e94", "2026-11-22T13:00:00"),
+        ("x {TAI64N}", "x @400000006b02e7500a7a9e94", "x @400000006b02e7500a7a9e94", "2026-11-22T13:00:00"),
+        # the usual dates elsewhere
+        (r"^<W>{DATE}", "<W>2026-11-22 13:00:00.1 x", "<W>2026-11-22 13:00:00.1", "2026-11-22T13:00:00"),
+        (r"^[^\[]*\[({DATE})", "x [22/Nov/2026:13:00:00 +0100] y", "22/Nov/2026:13:00:00 +0100", "2026-11-22T12:00:00"),
+        (r"^[^\[]*\[({date})", "x [Nov 22 13:00:00] y", "Nov 22 13:00:00", "2026-11-22T13:00:00"),
+        ("ISO8601", "x 2026-11-22T13:00:00Z", "2026-11-22T13:00:00Z", "2026-11-22T13:00:00"),
+        ("{^LN-BEG}", "x Nov 22 13:00:00", None, None),
+        ("{^LN-BEG}", "[Nov 22 13:00:00]", "Nov 22 13:00:00", "2026-11-22T13:00:00"),
+        ("{DEFAULT}", "<34>Nov 22 13:00:00 x", "Nov 22 13:00:00", "2026-11-22T13:00:00"),
+        ("{NONE}", "2026-11-22 13:00:00", "", None),
+        # several lines, in turn
+        ("^at %Y\n{^LN-BEG}", "at 2026", "at 2026", "2026-01-01T00:00:00"),
+        ("^at %Y\n  {^LN-BEG}", "Nov 22 13:00:00", "Nov 22 13:00:00", "2026-11-22T13:00:00"),
+        ("^%Y x\n^y ()**\n{^LN-BEG}", "y 2026-11-22 13:00:00", "", None),
+    ],
+)
+def test_a_pattern_says_where_and_what(pattern, line, text, moment):
+    """Each word, directive and mark of a datepattern means what it means to fail2ban."""
+    assert read(pattern, line) == (text, moment)
+
+
+def test_the_leftmost_date_of_searched_patterns_counts():
+    """Whichever of several searched patterns comes first, an attacker's date later in the line does not win."""
+    line = '192.0.2.1 [22/Nov/2026:13:00:00 +0000] "GET /2020-01-01 00:00:00"'
+    patterns = ["%Y-%m-%d %H:%M:%S", "%d/%b/%Y:%H:%M:%S %z"]
+    for order in (patterns, patterns[::-1]):
+        assert read("\n".join(order), line)[1] == "2026-11-22T13:00:00"
+
+
+def test_a_pattern_that_says_nothing_means_the_usual_dates():
+    """An empty datepattern is {DEFAULT}; {^LN-BEG} alone is the usual dates at the line's beginning."""
+    assert compile_datepattern("", ValueError) == compile_datepattern(" {DEFAULT}\n", ValueError) == DEFAULT_FORMS
+    assert compile_datepattern("{^LN-BEG}\n{^LN-BEG}", ValueError) == LINE_FORMS
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("%Q", "%Q, which is no directive"),
+        ("100%", "%, which is no directive"),
+        ("(%Y", "does not compile"),
+        ("%Y %Y", "does not compile"),
+        ("^x {NONE}", "{NONE} where it has no meaning"),
+        ("%Y {^LN-BEG}", "{^LN-BEG} where it has no meaning"),
+    ],
+)
+def test_a_pattern_that_cannot_work_is_refused(pattern, said):
+    """What is no directive, does not compile or stands where it means nothing is said, not skipped."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        compile_datepattern(pattern, ValueError)
+
+
+MOMENTS = st.integers(
+    int(datetime(2001, 1, 1, tzinfo=UTC).timestamp()), int(datetime(2090, 1, 1, tzinfo=UTC).timestamp())
+)
+ZONES = st.sampled_from(
+    ["UTC", "Europe/Zurich", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Asia/Gaza"]
+)
+# How Python writes what a pattern of the same text is to read; %E is strftime's own affair.
+FULL = ["%Y-%m-%d %H:%M:%S", "%d/%b/%Y:%H:%M:%S", "%A %d %B %y %I:%M:%S %p", "%j %Y %H%M%S", "%c", "%Y %U %w %X"]
+
+
+@given(MOMENTS, ZONES, st.sampled_from(FULL))
+def test_what_is_written_in_full_is_read_back(seconds, zone, pattern):
+    """Any moment, written by any directives that tell it all, in any zone, is read back to the second."""
+    local = datetime.fromtimestamp(seconds, ZoneInfo(zone))
+    text = local.strftime(pattern)
+    found = find_date(f"x [{text}] y", compile_datepattern(pattern, ValueError))
+    assert found
+    assert f"x [{text}] y"[found.start : found.end] == text
+    # now is that moment: of an hour that comes twice, the one that is not to come is meant.
+    assert Clock(ZoneInfo(zone)).read(found, seconds) in {seconds, _other_fold(local)}
+
+
+def _other_fold(local):
+    """The other moment that the same local time means while clocks are set back."""
+    return int(local.replace(fold=1 - local.fold).timestamp())
+
+
+@given(MOMENTS, st.integers(-14 * 4, 14 * 4))
+def test_an_offset_leaves_nothing_open(seconds, quarters):
+    """A date with its offset is one moment, whatever the zone of the log."""
+    from datetime import timezone
+
+    local = datetime.fromtimestamp(seconds, timezone(timedelta(minutes=15 * quarters)))
+    for zone in ("Europe/Zurich", "Asia/Kolkata"):
+        for line in (f"{local:%Y-%m-%dT%H:%M:%S%z} x", f"{local.isoformat(' ')} x", f"{local:%d/%b/%Y:%H:%M:%S %z} x"):
+            found = find_date(line, DEFAULT_FORMS)
+            assert found
+            assert Clock(ZoneInfo(zone)).read(found, seconds) == seconds
+
+
+@given(st.text(max_size=30))
+def test_a_pattern_compiles_or_is_refused(text):
+    """Whatever stands in a datepattern, it gives forms or one clear refusal."""
+    for pattern in (text, f"%Y{text}", f"^{text}{{DATE}}", f"{{^LN-BEG}}{text}%b"):
+        try:
+            forms = compile_datepattern(pattern, ValueError)
+        except ValueError as refusal:
+            assert "datepattern" in str(refusal)
+        else:
+            found = find_date("Nov 22 2026 13:00:00 x", forms)
+            assert found is None or Clock(UTC).read(found, NOW) != 0
