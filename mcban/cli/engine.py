@@ -1,27 +1,19 @@
-"""`mcban run` and `mcban replay`."""
+"""`mcban run`."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Iterator
 
 import click
 
-from mcban.cli.output import context_of, emit, jail_required, json_option, plural, read_blocks, rfc3339, table
-from mcban.core import ladder
-from mcban.core.allowlist import AllowList
-from mcban.core.duration import FOREVER_DURATION, about
-from mcban.core.model import FOREVER
-from mcban.errors import ConfigError, DataError, NoPermissionError, UnavailableError, printable
-from mcban.service.context import Context, World
-from mcban.service.jails import read_book, select_group
-from mcban.service.replay import replay as replay_logs
+from mcban.cli.output import context_of, plural
+from mcban.errors import DataError
+from mcban.service.context import Context
 from mcban.service.sources import find_sources
 from mcban.service.world import load_world
-from mcban.store.jails import JailRecord
-from mcban.wiring import open_database, open_state
+from mcban.wiring import open_state
 
 
 @click.command()
@@ -84,64 +76,3 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format=f"{stamp}%(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
-
-
-@click.command()
-@jail_required
-@click.argument("logs", metavar="LOG…", nargs=-1, required=True)
-@json_option
-@click.pass_context
-def replay(ctx: click.Context, name: str, logs: tuple[str, ...], as_json: bool) -> None:
-    """What the ladder would have done on a log.
-
-    Every LOG (`-` for standard input) is read from its start to its end, by its own clock. Nothing is changed.
-
-    The jails are those of the database; without one, those that mcban comes with.
-    """
-    context = context_of(ctx, database=False)
-    world = _world(context)
-    done = replay_logs(context, select_group(world.book, name), world.allow, _blocks(logs))
-    for line in done.warnings:
-        click.echo(f"mcban: {printable(line, 1000)}", err=True)
-    # A tier by itself cannot be judged: its group is, and what concerns the tier is shown.
-    meant = {name} if name in world.book.jails and name not in world.book.groups else set(world.book.jails)
-    bans = [ban for ban in done.bans if ban.jail in meant]
-    if as_json:
-        shown = [{"ip": b.ip, "jail": b.jail, "at": rfc3339(b.since), "until": rfc3339(b.until)} for b in bans]
-        emit({"lines": done.lines, "hits": done.hits, "bans": shown})
-        return
-    if bans:
-        table(
-            ("AT", "ADDRESS", "JAIL", "FOR", "WHY"),
-            (
-                (rfc3339(b.since), b.ip, b.jail, "ever" if b.until >= FOREVER else about(b.until - b.since), b.reason)
-                for b in bans
-            ),
-        )
-    whom = plural(len({b.ip for b in bans}), "address", "addresses")
-    click.echo(f"{plural(done.lines, 'line')}, {plural(done.hits, 'hit')}, {plural(len(bans), 'ban')} of {whom}")
-
-
-def _world(context: Context) -> World:
-    """The jails of the database; those shipped where there is none, or none that can be used, which is said."""
-    try:
-        open_database(context)
-        return context.database.read(lambda t: load_world(context, t))
-    except (ConfigError, NoPermissionError, UnavailableError) as error:
-        click.echo(f"mcban: using the jails that mcban comes with: {error}", err=True)
-        return World(read_book(_shipped(), context.host.port_number), AllowList())
-
-
-def _shipped() -> Iterator[JailRecord]:
-    for group in ladder.SHIPPED:
-        rest = (group.port, group.filter, "mc-custom", group.logpath, ladder.DEFAULT_MAX_COUNT)
-        for step in ladder.generate(group.hits):
-            name = ladder.tier_name(group.name, step.suffix)
-            yield JailRecord(name, True, step.maxretry, step.findtime, step.bantime, *rest)
-        yield JailRecord(group.name + ladder.BLACKLIST_SUFFIX, True, 0, 0, FOREVER_DURATION, *rest)
-
-
-def _blocks(logs: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    for log in logs:
-        for block in read_blocks(log):
-            yield log, block

@@ -20,7 +20,7 @@ from mcban.errors import McbanError, UsageError, printable
 # Name to module, attribute and summary: a command's imports are paid by that command only, not by `mcban --help`.
 COMMANDS = {
     "run": ("engine:run", "The engine, in the foreground."),
-    "replay": ("engine:replay", "What the ladder would have done on a log."),
+    "replay": ("replay:replay", "What the ladder would have done on a log."),
     "status": ("status:status", "Engine, database, firewall, jails."),
     "show": ("address:show", "One address: where banned, until when, why."),
     "banned": ("address:banned", "The bans in force."),

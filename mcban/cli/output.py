@@ -102,16 +102,16 @@ def rfc3339(at: int | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def read_blocks(log: str) -> Iterator[bytes]:
-    """Blocks of whole lines of a log that the command line names, `-` for standard input. Raises DataError,
-    NoPermissionError."""
+def read_blocks(log: str, seen: Callable[[int], None] | None = None) -> Iterator[bytes]:
+    """Blocks of whole lines of a log that the command line names, compressed or not, `-` for standard input; `seen` is
+    told of the bytes taken from the disk. Raises DataError, NoPermissionError."""
     from mcban.logs import read_file  # noqa: PLC0415  # for two commands only
 
     if not log:
         raise UsageError("the name of a log is empty")
     if log == "-" and sys.stdin is None:
         raise DataError("standard input is closed: name a log, or let another command write to it")
-    return read_file(log)
+    return read_file(log, seen=seen)
 
 
 def plural(count: int, one: str, many: str = "") -> str:
