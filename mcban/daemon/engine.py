@@ -28,6 +28,7 @@ from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed
 from mcban.service.context import Context, Fault, World
 from mcban.service.drift import DriftWatch
+from mcban.service.memory import Memory
 from mcban.service.record import record
 from mcban.service.sources import Intake, find_sources
 from mcban.service.sync import Outcome, enforce, restore, sync
@@ -68,6 +69,7 @@ class Engine:
         self._context, self._presence = context, presence
         self._started = context.now
         self._pending = Pending()
+        self._memory = Memory()
         self._drift = DriftWatch()
         self._changed: list[tuple[str, str]] = []
         self._refusals: tuple[Refusal, ...] = ()
@@ -201,7 +203,8 @@ class Engine:
         pending = self._pending
         if not pending:
             return
-        done = record(self._context, pending.hits, list(pending.positions.values()), list(pending.finished.values()))
+        read, finished = list(pending.positions.values()), list(pending.finished.values())
+        done = record(self._context, pending.hits, read, finished, self._memory)
         self._pending = Pending()
         for ban in done.bans:
             log.warning("%s", describe(ban, self._context.now))

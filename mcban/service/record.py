@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge, nobody, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail, Position
 from mcban.service.context import Context, World
+from mcban.service.memory import Memory
 from mcban.service.sync import entry_of
-from mcban.service.world import load_world
 from mcban.store.addresses import AddressRecord
 from mcban.store.database import Transaction
 from mcban.store.events import Event
-
-_FIRST_NEW = 1 << 62
-"""Hits of the batch at hand are numbered from here while they are judged: SQL numbers them later, in the same order,
-and all that it has numbered are older."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +27,53 @@ class Recorded:
 
 
 def record(
-    context: Context, hits: Sequence[Hit], positions: Sequence[Position] = (), finished: Sequence[Position] = ()
+    context: Context,
+    hits: Sequence[Hit],
+    positions: Sequence[Position] = (),
+    finished: Sequence[Position] = (),
+    memory: Memory | None = None,
 ) -> Recorded:
     """Count `hits`, in their order, and commit them together with the positions of the logs up to which they were read.
 
     Everything is read, judged and written in one transaction, so that a hit is counted exactly once whatever happens.
-    Raises DatabaseError with nothing written; the caller offers the same batch again.
+    Whoever records batch after batch hands in the same `memory` each time. Raises DatabaseError with nothing written;
+    the caller offers the same batch again.
     """
+    known = Memory() if memory is None else memory
 
     def work(transaction: Transaction) -> Recorded:
-        world = load_world(context, transaction)
-        recorded = _count(context, transaction, world, hits)
+        known.open(transaction.edition)
+        world = known.world(context, transaction)
+        recorded = _count(context, transaction, world, hits, known)
         transaction.positions.save(context.config.node, positions)
         transaction.positions.delete(context.config.node, finished)
+        known.close(transaction.edition)
         return recorded
 
-    return context.database.write(work)
+    try:
+        return context.database.write(work)
+    except BaseException:
+        known.forget()
+        raise
 
 
-def _count(context: Context, transaction: Transaction, world: World, hits: Sequence[Hit]) -> Recorded:
+def _count(context: Context, transaction: Transaction, world: World, hits: Sequence[Hit], memory: Memory) -> Recorded:
     batches: dict[str, list[Hit]] = defaultdict(list)
     for hit in hits:
         if hit.group in world.book.groups:
             batches[hit.group].append(hit)
+    if not batches:
+        return Recorded(0, (), (), world)
     bans: list[Ban] = []
     changed: list[AddressRecord] = []
     counted: Counter[str] = Counter()
+    number = transaction.hits.first_free()
     for name, batch in batches.items():
-        result = _GroupBatch(context, transaction, world, world.book.groups[name])
-        result.take(batch)
+        result = _GroupBatch(context, transaction, world, world.book.groups[name], memory)
+        result.take(batch, number)
+        number += len(batch)
         bans += result.bans
-        changed += result.write()
+        changed += result.write(number - 1)
         counted[name] += result.counted
     transaction.hits.add_totals({name: n for name, n in counted.items() if n})
     return Recorded(sum(counted.values()), tuple(bans), tuple(changed), world)
@@ -70,21 +82,23 @@ def _count(context: Context, transaction: Transaction, world: World, hits: Seque
 class _GroupBatch:
     """The hits of one batch for one group: loaded, judged, written."""
 
-    def __init__(self, context: Context, transaction: Transaction, world: World, group: Group) -> None:
+    def __init__(self, context: Context, transaction: Transaction, world: World, group: Group, memory: Memory) -> None:
         self._context, self._transaction, self._world, self._group = context, transaction, world, group
+        self._memory = memory
         self.bans: list[Ban] = []
         self.counted = 0
         self._new: dict[int, Hit] = {}
         self._dropped: list[int] = []
         self._rows: dict[tuple[str, str], AddressRecord] = {}
 
-    def take(self, hits: Sequence[Hit]) -> None:
-        """Judge the hits one after the other."""
+    def take(self, hits: Sequence[Hit], first: int) -> None:
+        """Judge the hits one after the other, numbered from `first` on."""
         whom = {ip: counted_for(self._group, ip, self._world.allow) for ip in {hit.ip for hit in hits}}
         entries = set(whom.values())
-        records = self._load(entries)
+        records = self._memory.recall(self._group.name, entries)
+        records |= self._load(entries - records.keys())
         allowed = {entry: self._allowed(entry) for entry in entries}
-        for number, seen in enumerate(hits, _FIRST_NEW):
+        for number, seen in enumerate(hits, first):
             entry = whom[seen.ip]
             hit = seen if entry == seen.ip else seen._replace(ip=entry)
             verdict = judge(self._group, records[entry], hit, number, allowed[entry])
@@ -96,13 +110,14 @@ class _GroupBatch:
                 if self._new.pop(dropped, None) is None:
                     self._dropped.append(dropped)
             for ban in verdict.bans:
-                self._note(seen_from(ban, seen.ip))
+                self.bans.append(seen_from(ban, seen.ip))
+        self._memory.keep(self._group.name, records)
 
-    def write(self) -> list[AddressRecord]:
-        """Write what changed; returns the rows of the bans."""
+    def write(self, last: int) -> list[AddressRecord]:
+        """Write what changed, `last` being the last number given; returns the rows of the bans."""
         self._transaction.hits.drop(self._dropped)
-        self._transaction.hits.add([self._new[number] for number in sorted(self._new)])
-        changed = [self._rows[key] for key in dict.fromkeys((ban.ip, ban.jail) for ban in self.bans)]
+        self._transaction.hits.add(list(self._new.items()), last)
+        changed = self._banned()
         self._transaction.addresses.save(changed)
         node = self._context.config.node
         self._transaction.events.add(
@@ -130,12 +145,20 @@ class _GroupBatch:
         jails = frozenset(jail.name for jail in self._group.jails if allow.covering(ip, jail) is not None)
         return lambda jail: jail.name in jails
 
-    def _note(self, ban: Ban) -> None:
-        self.bans.append(ban)
-        row = self._rows.setdefault((ban.ip, ban.jail), AddressRecord(ban.ip, ban.jail))
-        row.active, row.since, row.until, row.last_hit = True, ban.since, ban.until, ban.since
-        row.count, row.reason, row.blacklisted = ban.count, ban.reason, ban.blacklisted
-        row.host, row.lifted_after, row.forced = self._context.config.node, None, False
+    def _banned(self) -> list[AddressRecord]:
+        """The rows of all bans, each as the last ban leaves it."""
+        # A record that was remembered came without its rows. Where it was banned before, there is one.
+        again = {ban.ip for ban in self.bans if ban.count > 1 and (ban.ip, ban.jail) not in self._rows}
+        for row in self._transaction.addresses.get(again, [jail.name for jail in self._group.jails]):
+            self._rows.setdefault((row.ip, row.jail), row)
+        changed: dict[tuple[str, str], AddressRecord] = {}
+        for ban in self.bans:
+            key = (ban.ip, ban.jail)
+            row = changed[key] = self._rows.get(key) or changed.get(key) or AddressRecord(ban.ip, ban.jail)
+            row.active, row.since, row.until, row.last_hit = True, ban.since, ban.until, ban.since
+            row.count, row.reason, row.blacklisted = ban.count, ban.reason, ban.blacklisted
+            row.host, row.lifted_after, row.forced = self._context.config.node, None, False
+        return list(changed.values())
 
 
 def standing_of(row: AddressRecord, jail: Jail, now: int) -> Standing:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -33,7 +34,7 @@ from sqlalchemy import (
 from mcban.core.model import FOREVER
 from mcban.store.epoch import epoch
 from mcban.store.tables import IPS, Blob, read_text
-from mcban.store.upsert import slices, upsert
+from mcban.store.upsert import slices, upsert_rows
 
 _COLUMNS = (
     IPS.c.ip,
@@ -50,6 +51,7 @@ _COLUMNS = (
     IPS.c.lifted_after,
     IPS.c.forced,
 )
+_NAMES = tuple(column.name for column in _COLUMNS)
 _NUMBERS = {"count": 0, "lifted_after": None}
 _TIMES = ("since", "until", "last_hit")
 _RENEWED = and_(IPS.c.last_hit.is_not(None), IPS.c.last_hit >= IPS.c.until)
@@ -82,6 +84,7 @@ def to_seconds(at: datetime | None) -> int | None:
     return None if at is None else calendar.timegm(at.utctimetuple())
 
 
+@lru_cache(maxsize=4096)  # a thousand bans share few seconds
 def to_datetime(at: int | None) -> datetime | None:
     """Seconds since the epoch to aware datetime."""
     return None if at is None else datetime.fromtimestamp(min(max(at, 0), FOREVER), UTC)
@@ -174,12 +177,12 @@ class AddressTable:
 
     def save(self, records: Iterable[AddressRecord]) -> None:
         """Insert the rows, or replace those of the same (ip, jail)."""
-        rows = [self._values(record) for record in records]
-        for row in rows:
-            for column in (IPS.c.ip, IPS.c.jail):
-                if isinstance(row[column.name], Blob):
-                    self._to_bytes(column, row[column.name].raw)
-        upsert(self._connection, IPS, ["ip", "jail"], rows)
+        rows = [_row_of(record) for record in records]
+        for ip, jail, *_ in rows:
+            for column, text in ((IPS.c.ip, ip), (IPS.c.jail, jail)):
+                if isinstance(text, Blob):
+                    self._to_bytes(column, text.raw)
+        upsert_rows(self._connection, IPS, ("ip", "jail"), _NAMES, rows)
 
     def _to_bytes(self, column: ColumnElement[Any], raw: bytes) -> None:
         """Let text that is no UTF-8, which cannot be asked for, be the bytes as which it was read."""
@@ -233,11 +236,21 @@ class AddressTable:
                     values[name] = otherwise
             yield AddressRecord(**values)
 
-    @staticmethod
-    def _values(record: AddressRecord) -> dict[str, Any]:
-        values = asdict(record)
-        for name in _TIMES:
-            values[name] = to_datetime(values[name])
-        values["count"] = min(record.count, MOST)
-        values["reason"] = record.reason[:REASON_LENGTH] if record.reason else None
-        return values
+
+def _row_of(record: AddressRecord) -> tuple[Any, ...]:
+    """The values of _COLUMNS. Spelt out, for there may be ten thousand."""
+    return (
+        record.ip,
+        record.jail,
+        min(record.count, MOST),
+        record.active,
+        record.blacklisted,
+        record.whitelisted,
+        to_datetime(record.since),
+        to_datetime(record.until),
+        to_datetime(record.last_hit),
+        record.reason[:REASON_LENGTH] if record.reason else None,
+        record.host,
+        record.lifted_after,
+        record.forced,
+    )

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, update
 from sqlalchemy.engine import make_url
@@ -39,10 +39,26 @@ _TAKE_TURN = update(TURN).values(taken=TURN.c.taken + 1)
 _SQLITE_DENIED = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 
 
-class Transaction:
-    """The tables, inside one transaction."""
+class Edition(NamedTuple):
+    """The database as a writing transaction finds it: in two that are equal, nobody has written in between."""
 
-    def __init__(self, connection: Connection) -> None:
+    connection: object
+    others: int
+    """SQLite's own count of what came to this connection from others."""
+    ours: int
+    """Transactions that this process wrote."""
+
+    @property
+    def following(self) -> Edition:
+        """What the next transaction finds when only this one wrote."""
+        return self._replace(ours=self.ours + 1)
+
+
+class Transaction:
+    """The tables, inside one transaction. `edition` is None where nobody can tell."""
+
+    def __init__(self, connection: Connection, edition: Edition | None = None) -> None:
+        self.edition = edition
         self.jails = JailTable(connection)
         self.addresses = AddressTable(connection)
         self.hits = HitTable(connection)
@@ -57,6 +73,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        self._written = 0
         self.shown_url = self.engine.url.render_as_string(hide_password=True)
 
     @property
@@ -95,7 +112,15 @@ class Database:
         with self.engine.connect().execution_options(mcban_write=True) as connection, connection.begin():
             if self.sqlite_file is None:
                 connection.execute(_TAKE_TURN)
-            return work(Transaction(connection))
+            done = work(Transaction(connection, self._edition(connection)))
+            self._written += 1  # before the commit, lest one that fails half-way looks as if nothing had been
+        return done
+
+    def _edition(self, connection: Connection) -> Edition | None:
+        if self.sqlite_file is None:
+            return None
+        others = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+        return Edition(connection.connection.dbapi_connection, others, self._written)
 
     @contextmanager
     def translating(self) -> Iterator[None]:

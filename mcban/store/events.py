@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, select
 
 from mcban.store.addresses import to_datetime, to_seconds
 from mcban.store.tables import EVENTS
+from mcban.store.upsert import insert_rows
 
 _WORDS = 250
 
@@ -34,20 +35,11 @@ class EventTable:
 
     def add(self, events: Sequence[Event]) -> None:
         """Note what was decided."""
-        if events:
-            rows = [
-                {
-                    "at": to_datetime(e.at),
-                    "what": e.what,
-                    "ip": e.ip,
-                    "jail": e.jail,
-                    "until": to_datetime(e.until),
-                    "reason": e.reason[:_WORDS],
-                    "host": e.host,
-                }
-                for e in events
-            ]
-            self._connection.execute(insert(EVENTS), rows)
+        columns = ("at", "what", "ip", "jail", "until", "reason", "host")
+        rows = [
+            (to_datetime(e.at), e.what, e.ip, e.jail, to_datetime(e.until), e.reason[:_WORDS], e.host) for e in events
+        ]
+        insert_rows(self._connection, EVENTS, columns, rows)
 
     def of(self, ip: str, limit: int) -> list[Event]:
         """The last `limit` decisions about `ip`, oldest first."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, select, update
 
 from mcban.core.model import Hit
-from mcban.store.tables import HITS, TOTALS
-from mcban.store.upsert import slices, upsert
+from mcban.store.tables import HITS, TOTALS, TURN
+from mcban.store.upsert import insert_rows, slices, upsert
 
 LOGIN_LENGTH = 250
 """Characters of a login name that are kept: it is the attacker's text."""
@@ -47,11 +47,17 @@ class HitTable:
             found.setdefault(group, []).append(login)
         return found
 
-    def add(self, hits: Sequence[Hit]) -> None:
-        """Keep `hits`, numbered in their order."""
-        if hits:
-            rows = [{"jail_group": h.group, "ip": h.ip, "at": h.at, "login": _storable(h.login)} for h in hits]
-            self._connection.execute(insert(HITS), rows)
+    def first_free(self) -> int:
+        """The number for the next hit. What `add` numbers from here on is right only within a writing transaction."""
+        newest = select(func.max(HITS.c.id)).scalar_subquery()  # somebody's plain SQL may have numbered higher
+        given, kept = self._connection.execute(select(TURN.c.last_hit, newest)).one()
+        return int(max(given, kept or 0)) + 1
+
+    def add(self, hits: Sequence[tuple[int, Hit]], last: int) -> None:
+        """Keep these (number, hit); `last` is the highest number that was given out."""
+        rows = [(number, hit.group, hit.ip, hit.at, _storable(hit.login)) for number, hit in hits]
+        insert_rows(self._connection, HITS, ("id", "jail_group", "ip", "at", "login"), rows)
+        self._connection.execute(update(TURN).values(last_hit=last))
 
     def drop(self, numbers: Sequence[int]) -> None:
         """Stop keeping the hits of these numbers."""
@@ -64,8 +70,8 @@ class HitTable:
             self._connection.execute(delete(HITS).where(HITS.c.ip.in_(some), HITS.c.jail_group == group))
 
     def last_number(self) -> int:
-        """The number of the newest hit kept, 0 when there is none."""
-        return self._connection.execute(select(func.max(HITS.c.id))).scalar() or 0
+        """The highest number that a hit was given, be it kept or not."""
+        return self.first_free() - 1
 
     def purge(self, group: str, before: int) -> int:
         """Drop the hits of `group` up to the time `before`; returns how many."""

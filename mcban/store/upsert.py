@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Table, insert
+
+from mcban.store.tables import UtcDateTime
 
 T = TypeVar("T")
 
@@ -65,8 +67,12 @@ class _Statement:
         # Where the driver wants values by position: which column stands at which.
         self._order = [columns.index(name) for name in compiled.positiontup] if compiled.positiontup else None
         table: Any = statement.table
-        found = (table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in columns)
-        self._processors = [(place, process) for place, process in enumerate(found) if process is not None]
+        self._processors: list[tuple[int, Callable[[Any], Any]]] = []
+        for place, kind in enumerate(table.c[name].type for name in columns):
+            process = kind.dialect_impl(dialect).bind_processor(dialect)
+            if process is not None:
+                times = isinstance(kind, UtcDateTime)  # the few seconds of a batch, again and again
+                self._processors.append((place, lru_cache(maxsize=1024)(process) if times else process))
 
     def rows(self, rows: Iterable[Sequence[Any]]) -> list[Any]:
         """`rows` as the driver takes them."""

@@ -18,6 +18,7 @@ from mcban.service import upkeep
 from mcban.service.allow import allow, disallow
 from mcban.service.bans import blacklist_remove, unban
 from mcban.service.context import Context
+from mcban.service.memory import Memory
 from mcban.service.record import record
 from mcban.service.report import show
 from mcban.service.sync import compare, enforce
@@ -70,6 +71,7 @@ class Life:
     def __init__(self, context: Context, machine: Machine) -> None:
         self.context, self.machine = context, machine
         self.model, self.number = Model(), 0
+        self.memory = Memory()
 
     def hits(self, gaps: list[int]) -> None:
         """A batch: the same bans at the same times with the same counts."""
@@ -77,7 +79,8 @@ class Life:
         for gap in gaps:
             self.machine.now += gap
             times.append(int(self.machine.now))
-        done = record(self.context, [hit for at in times for hit in (Hit(at, IP, "g"), Hit(at, "192.0.2.1", "g"))])
+        both = [hit for at in times for hit in (Hit(at, IP, "g"), Hit(at, "192.0.2.1", "g"))]
+        done = record(self.context, both, memory=self.memory)
         enforce(self.context, done.world, done.records)
         expected = []
         for at in times:

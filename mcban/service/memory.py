@@ -1,0 +1,74 @@
+"""What the last batches of hits left known, so that the next need not ask SQL for it again.
+
+It holds only while nobody else writes to the database. That is asked in each transaction (`Edition`), and where it
+cannot be told for certain, on a server, nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mcban.core.escalation import Record
+from mcban.service.context import Context, World
+from mcban.service.world import load_world
+from mcban.store.database import Edition, Transaction
+
+MOST = 20_000
+"""Addresses that are remembered, counted once for each group: about 1 kB each."""
+WORLD_KEPT = 5
+"""Seconds for which allowances are believed that depend on more than SQL: DNS names in `ignoreip`."""
+
+
+class Memory:
+    """Addresses' records and the world, between batches. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._edition: Edition | None = None
+        self._records: dict[tuple[str, str], Record] = {}
+        self._world: tuple[World, Mapping[str, str], int] | None = None
+
+    def open(self, edition: Edition | None) -> None:
+        """A transaction begins that finds the database in this edition: what was known of another is forgotten."""
+        if edition is None or edition != self._edition:
+            self.forget()
+        self._edition = None  # until it ends well
+
+    def close(self, edition: Edition | None) -> None:
+        """All of the transaction's work is done; its commit follows."""
+        if edition is None:
+            self.forget()
+            return
+        self._edition = edition.following
+        while len(self._records) > MOST:
+            del self._records[next(iter(self._records))]
+
+    def forget(self) -> None:
+        """Know nothing."""
+        self._edition = self._world = None
+        self._records.clear()
+
+    def world(self, context: Context, transaction: Transaction) -> World:
+        """The world as this transaction sees it."""
+        protected = context.host.protected()
+        if self._world is not None:
+            world, at_that_time, loaded = self._world
+            if protected == at_that_time and 0 <= context.now - loaded < WORLD_KEPT:
+                return world
+        world = load_world(context, transaction)
+        self._world = (world, dict(protected), context.now)
+        return world
+
+    def recall(self, group: str, entries: Iterable[str]) -> dict[str, Record]:
+        """The records of those of `entries` that are remembered."""
+        known = self._records
+        return {entry: known[key] for entry in entries if (key := (group, entry)) in known}
+
+    def keep(self, group: str, records: Mapping[str, Record]) -> None:
+        """Remember `records`, up to date with what this transaction writes, as the last ones used."""
+        for entry, record in records.items():
+            key = (group, entry)
+            self._records.pop(key, None)
+            # A jail in which the address has a row is in the standings, and nearly always it was banned there. Where
+            # it was not, that must be looked up anew: `record` takes a first ban for a new row.
+            if all(standing.count for standing in record.standings.values()):
+                self._records[key] = record

@@ -1,0 +1,110 @@
+"""What the engine remembers between batches is forgotten as soon as somebody else wrote: it never shows in a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import event
+
+from mcban.core.model import Hit
+from mcban.errors import McbanError
+from mcban.service import memory as module
+from mcban.service.allow import allow
+from mcban.service.bans import unban
+from mcban.service.context import Context
+from mcban.service.memory import Memory
+from mcban.service.record import record
+from tests.conftest import Machine, MakeContext
+from tests.service.desk import IP, execute, known
+
+
+def fail(context: Context, memory: Memory, times: int = 1, ip: str = IP) -> list[str]:
+    """Hits recorded as the engine does; the jails that follow."""
+    return [ban.jail for ban in record(context, [Hit(context.now, ip, "mc-exim")] * times, memory=memory).bans]
+
+
+def questions(context: Context, work: Callable[[], object]) -> int:
+    """How often `work` asks SQL for the hits of addresses."""
+    asked: list[str] = []
+
+    def note(_c: object, _k: object, statement: str, *_: object) -> None:
+        if "SELECT" in statement and "mcban_hit.at" in statement:
+            asked.append(statement)
+
+    event.listen(context.database.engine, "before_cursor_execute", note)
+    work()
+    event.remove(context.database.engine, "before_cursor_execute", note)
+    return len(asked)
+
+
+def test_hits_add_up_over_batches(context: Context) -> None:
+    """One at a time and five at a time lead to the same."""
+    memory = Memory()
+    assert [fail(context, memory) for _ in range(5)] == [[], [], [], [], ["mc-exim-1d"]]
+    assert fail(context, memory, 5) == ["mc-exim-1w"]
+    assert known(context, "mc-exim-1w").count == 1
+
+
+def test_sql_is_not_asked_twice_while_nobody_else_writes(context: Context) -> None:
+    """On a server, where nobody can tell, it is asked each time."""
+    memory = Memory()
+    assert questions(context, lambda: fail(context, memory)) == 1
+    assert questions(context, lambda: fail(context, memory)) == (context.database.sqlite_file is None)
+
+
+@pytest.mark.parametrize("by", ["command", "plain SQL", "another process"])
+def test_what_somebody_else_lifts_counts_from_zero(make_context: MakeContext, by: str) -> None:
+    """From whichever side it came, between two batches."""
+    context, memory = make_context(), Memory()
+    assert fail(context, memory, 4) == []
+    if by == "plain SQL":
+        execute(make_context(), f"DELETE FROM mcban_hit WHERE ip = '{IP}'")
+    else:
+        unban(context if by == "command" else make_context(), "mc-exim", [IP])
+    assert fail(context, memory) == []
+    assert fail(context, memory, 4) == ["mc-exim-1d"]
+
+
+def test_whoever_was_allowed_meanwhile_is_not_counted(make_context: MakeContext, machine: Machine) -> None:
+    """By SQL, and by an interface that came up."""
+    context, memory = make_context(), Memory()
+    assert fail(context, memory, 4) == []
+    allow(make_context(), "mc-exim", [IP])
+    assert fail(context, memory, 20) == []
+    fail(context, memory, 4, "203.0.113.9")
+    machine.protected["203.0.113.9"] = "an address of this host"
+    assert fail(context, memory, 20, "203.0.113.9") == []
+
+
+def test_what_could_not_be_written_is_not_remembered(context: Context) -> None:
+    """The same batch, offered again, counts once."""
+    memory = Memory()
+    assert fail(context, memory, 4) == []
+    execute(context, "ALTER TABLE mcban_event RENAME TO gone")
+    try:
+        with pytest.raises(McbanError, match="mcban_event"):
+            fail(context, memory)
+    finally:
+        execute(context, "ALTER TABLE gone RENAME TO mcban_event")
+    assert fail(context, memory) == ["mc-exim-1d"]
+    assert known(context, "mc-exim-1d").count == 1
+
+
+def test_a_second_ban_keeps_what_the_row_says_besides(context: Context, machine: Machine) -> None:
+    """The row of a ban that is over is changed, not written anew: its count goes on."""
+    memory = Memory()
+    for count in (1, 2, 3):
+        assert "mc-exim-1d" in fail(context, memory, 5)
+        assert known(context, "mc-exim-1d").count == count
+        machine.now += 90_000
+
+
+def test_memory_is_bounded(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many addresses attack; who was forgotten is asked for again."""
+    monkeypatch.setattr(module, "MOST", 10)
+    memory = Memory()
+    for n in range(40):
+        fail(context, memory, 4, f"198.51.100.{n}")
+    assert fail(context, memory, 1, "198.51.100.0") == ["mc-exim-1d"]
+    assert len(memory._records) <= 10  # what it holds is its business, how much is ours
