@@ -150,6 +150,7 @@ class WindowMatcher(Matcher):
 
     def __init__(self, prefix: Rule | None, rules: Sequence[Rule], ignore: Sequence[Rule], maxlines: int) -> None:
         super().__init__(prefix, rules, ignore)
+        self.maxlines = maxlines
         self._lines: deque[tuple[str, int | None]] = deque(maxlen=maxlines)
         self._sessions = _Sessions()
 
@@ -171,6 +172,10 @@ class WindowMatcher(Matcher):
                 return self._sessions.judge(identifier, rule, groups, at)
             return conclude(rule, groups, moment)
         return MISSED
+
+    def remember(self, rest: str, at: int | None) -> None:
+        """Move the window on by a line with which, as the caller knows, no rule can match."""
+        self._lines.append((rest, at))
 
     def _take(self, found: re.Match[str] | None) -> tuple[str, int | None]:
         """Take the lines of a match out of the window, but for those that it skipped; their text and last moment."""

@@ -157,7 +157,7 @@ def find_address(groups: Groups) -> str | None:
     for name in ADDRESS_GROUPS:
         text = groups.get(name)
         if text:
-            ip = _canonical(f"{text}/{cidr}" if cidr and "/" not in text else text)
+            ip = canonical(f"{text}/{cidr}" if cidr and "/" not in text else text)
             if ip or name != "fid":
                 return ip
     return None
@@ -178,7 +178,7 @@ def find_user(groups: Groups) -> str | None:
 
 
 @lru_cache(maxsize=8192)
-def _canonical(text: str) -> str | None:
+def canonical(text: str) -> str | None:
     """The canonical form of an address or network, or None; kept, since offenders come again and again."""
     try:
         return parse_network(text)
