@@ -8,7 +8,8 @@ daemon writes it. The usual ways to write one are recognised
 1. at the beginning of the line, after at most two characters that are neither letter nor digit: `[`, `- `, `@`;
 2. after what daemons and collectors put before their date: a priority (`<34>1 `), a number in brackets (process,
    thread, the kernel's uptime), a level (`WARN: `), `host program[pid]: `, `container | `;
-3. in an access log's brackets before the quoted request, since both servers escape quotation marks in a login;
+3. in an access log's brackets, behind the client's address and a dash, before the quoted request: servers escape
+   the quotation marks of a login;
 4. in `audit(1795352400.123:42)`, before any quotation mark and any other parenthesis;
 5. as a JSON object's or a logfmt line's value under one of the usual names (`time`, `ts`, `@timestamp`…). Both are
    read by their structure, so that no text inside of a value can bring a name of its own.
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mcban.filters.clock import Clock
-from mcban.filters.directives import EPOCH, MINUTE_FIELDS, TAI64N, expand_directives
+from mcban.filters.directives import EPOCH, MINUTE_FIELDS, MONTHS, TAI64N, WEEKDAYS, expand_directives
 from mcban.filters.zones import ABBREVIATIONS
 
 
@@ -180,12 +181,25 @@ _ORDER = list(_ANYWHERE)
 _ORDER[7:7] = ["epoch", "time", "<month/day/year@time>"]
 _ORDER.insert(_ORDER.index("ISO 8601, short"), "ASSP")
 
+# How all but the first two begin: most lines without a date at their beginning are told by one look.
+_LIKELY = re.compile(
+    r"(?=\W{0,3}(?:\d{1,2}[-/:]|\d\d(?::?\d\d)? |\d{6}|4[\da-f]{23}"
+    rf"|(?:{'|'.join(name[:3] for name in (*MONTHS, *WEEKDAYS))})[ -]|(?:{_ZONES}|Z) ))",
+    FLAGS,
+)
+
 LINE_FORMS = tuple(
-    DateForm(name, re.compile(rf"\W{{0,2}}({CORES[name]})(?!\w)", FLAGS), bounded=True) for name in _ORDER
+    DateForm(
+        name,
+        re.compile(rf"\W{{0,2}}({CORES[name]})(?!\w)", FLAGS),
+        after=_LIKELY if place > 1 else None,
+        bounded=True,
+    )
+    for place, name in enumerate(_ORDER)
 )
 """The usual dates at a line's beginning: what `{^LN-BEG}` means."""
 
-_QUOTED = rf'(?:[^"\\\[]++|\\.|""|\[)*?\[({CORES["access log"]})\s?\](?= (?:[^\s"\\\[\]]+ ){{0,2}}")'
+_QUOTED = rf'(?:(?=[^\s.:]*[.:])\S++ ++)?[\w.:%-]++ ++- (?:[^"\\\[]++|\\.|""|\[)*?\[({CORES["access log"]})\s?\](?= (?:[^\s"\\\[\]]+ ){{0,2}}")'
 _AUDIT = rf"[^'\"(]*+(?<=audit)(?<!\waudit)\(({EPOCH})(?=:\d+\))"
 
 DEFAULT_FORMS = (

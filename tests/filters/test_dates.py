@@ -222,3 +222,112 @@ def test_no_text_raises(text):
         if found:
             Clock(UTC).read(found, NOW)
             assert re.search(r"\d", line[found.start : found.end])
+
+
+YEAR = 365 * 86_400
+MOMENTS = st.integers(
+    int(datetime(2001, 1, 2, tzinfo=UTC).timestamp()), int(datetime(2090, 1, 1, tzinfo=UTC).timestamp())
+)
+NEAR_A_TURN = st.builds(
+    lambda turn, seconds: int(turn.timestamp()) + seconds,
+    st.sampled_from(
+        [
+            datetime(2026, 3, 29, 1, tzinfo=UTC),
+            datetime(2026, 10, 25, 1, tzinfo=UTC),
+            datetime(2026, 12, 31, 23, tzinfo=UTC),
+            datetime(2027, 1, 1, tzinfo=UTC),
+            datetime(2028, 2, 28, 23, tzinfo=UTC),
+            datetime(2028, 2, 29, 23, tzinfo=UTC),
+        ]
+    ),
+    st.integers(-10_800, 10_800),
+)
+"""Moments around the change of the clocks, the turn of the year and the 29th of February."""
+WITH_YEAR = [
+    "{:%Y-%m-%d %H:%M:%S}",
+    "[{:%Y/%m/%d %H:%M:%S}]",
+    "<34>1 {:%Y-%m-%dT%H:%M:%S%z}",
+    "{:%a %b %d %H:%M:%S %Y}",
+    "{:%b %d %Y %H:%M:%S}",
+    "{:%d/%m/%Y %H:%M:%S}",
+    "{:%d-%b-%Y %H:%M:%S}.123",
+    "{:%m/%d/%Y:%H:%M:%S}",
+    "<{:%m/%d/%y@%H:%M:%S}>",
+    "{:%y%m%d %H:%M:%S}",
+    "{:%b %d, %Y %I:%M:%S %p}",
+    "{:%b-%d-%y %H:%M:%S}",
+    "{:%Y%m%dT%H%M%S}",
+    "{:%Y%m%d %H%M%S%z}",
+    "WARN: {:%Y-%m-%d %H:%M:%S}",
+    '192.0.2.1 - - [{:%d/%b/%Y:%H:%M:%S %z}] "GET',
+    '{{"time":"{:%Y-%m-%dT%H:%M:%S%z}"',
+    'time="{:%Y-%m-%dT%H:%M:%S%z}"',
+]
+WITHOUT_YEAR = ["{:%b %d %H:%M:%S}", "<34>{:%b %d %H:%M:%S}", "[{:%a %b %d %H:%M:%S}]"]
+
+
+def meant(line, zone, now):
+    """The moment of a line's date."""
+    found = find_date(line, DEFAULT_FORMS)
+    assert found, line
+    return Clock(ZoneInfo(zone)).read(found, now)
+
+
+def both(seconds, zone):
+    """The moments that have the local time of a moment: two while clocks are set back."""
+    local = datetime.fromtimestamp(seconds, ZoneInfo(zone))
+    return {seconds, int(local.replace(fold=1 - local.fold).timestamp())}
+
+
+@given(MOMENTS | NEAR_A_TURN, st.sampled_from(WITH_YEAR), st.sampled_from(["Europe/Zurich", "America/New_York", "UTC"]))
+def test_a_date_with_its_year_is_read_back(seconds, written, zone):
+    """Any moment, in any of the usual forms and any zone, is read back to the second, whenever it is read."""
+    line = written.format(datetime.fromtimestamp(seconds, ZoneInfo(zone))) + " x"
+    assert meant(line, zone, seconds) in both(seconds, zone)
+    assert meant(line, zone, seconds + YEAR) in both(seconds, zone)
+
+
+@given(
+    MOMENTS | NEAR_A_TURN,
+    st.sampled_from(WITHOUT_YEAR),
+    st.sampled_from(["Europe/Zurich", "America/New_York", "UTC"]),
+    st.integers(0, 11 * 30 * 86_400),
+)
+def test_a_date_without_its_year_is_read_back(seconds, written, zone, later):
+    """A date without a year is read back for as long as no other year fits better, on the 29th of February too."""
+    line = written.format(datetime.fromtimestamp(seconds, ZoneInfo(zone))) + " x"
+    assert meant(line, zone, seconds + later) in both(seconds, zone)
+
+
+@given(
+    MOMENTS,
+    st.sampled_from(WITH_YEAR + WITHOUT_YEAR),
+    MOMENTS,
+    st.sampled_from(WITH_YEAR + WITHOUT_YEAR + ["{:%Y-%m-%d %H:%M:%SZ}", "audit({:%s}:1)", "{:%H:%M:%S}"]),
+    st.text(alphabet=' "\\[]{}:=,-x0Z@<>()', max_size=12),
+    st.text(alphabet=' "\\[]{}:=,-x0Z@<>()', max_size=12),
+)
+def test_a_date_in_an_attackers_text_changes_nothing(seconds, written, forged, forging, before, after):
+    """Whatever stands behind a line's date, other dates in any disguise included, the same date is found there."""
+    line = written.format(datetime.fromtimestamp(seconds, UTC)) + " host x[1]: login of"
+    attack = f"{line} {before}{forging.format(datetime.fromtimestamp(forged, UTC))}{after} failed"
+    real, found = find_date(line, DEFAULT_FORMS), find_date(attack, DEFAULT_FORMS)
+    assert real
+    assert found
+    assert (found.start, found.end) == (real.start, real.end)
+    assert Clock(UTC).read(found, NOW) == Clock(UTC).read(real, NOW)
+
+
+@given(MOMENTS, st.sampled_from(WITH_YEAR + WITHOUT_YEAR), st.sampled_from(["login ", "user=", "for '", '"', "a b "]))
+def test_a_line_without_a_date_is_given_none(seconds, written, text):
+    """A date that an attacker brings into a line that has none is no date."""
+    assert find_date(f"Failed {text}{written.format(datetime.fromtimestamp(seconds, UTC))}'", DEFAULT_FORMS) is None
+
+
+@given(MOMENTS, st.text(alphabet='" \\[]x-Zé', max_size=8), MOMENTS, st.text(alphabet='" \\[]x-Zé', max_size=8))
+def test_no_login_moves_an_access_logs_date(seconds, before, forged, after):
+    """A login name that holds a date, written as apache and nginx write it, leaves the date of the request alone."""
+    login = f"{before}[{datetime.fromtimestamp(forged, UTC):%d/%b/%Y:%H:%M:%S %z}]{after}"
+    escaped = login.replace("\\", "\\\\").replace('"', '\\"')
+    line = f'192.0.2.1 - {escaped} [{datetime.fromtimestamp(seconds, UTC):%d/%b/%Y:%H:%M:%S %z}] "GET / HTTP/1.1" 401'
+    assert meant(line, "UTC", NOW) == seconds
