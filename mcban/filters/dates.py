@@ -199,7 +199,10 @@ LINE_FORMS = tuple(
 )
 """The usual dates at a line's beginning: what `{^LN-BEG}` means."""
 
-_QUOTED = rf'(?:(?=[^\s.:]*[.:])\S++ ++)?[\w.:%-]++ ++- (?:[^"\\\[]++|\\.|""|\[)*?\[({CORES["access log"]})\s?\](?= (?:[^\s"\\\[\]]+ ){{0,2}}")'
+_QUOTED = (
+    r'(?:(?=[^\s.:]*[.:])\S++ ++)?[\w.:%-]++ ++- (?:[^"\\\[]++|\\.|""|\[)*?'
+    rf'\[({CORES["access log"]})\s?\](?= (?:[^\s"\\\[\]]+ ){{0,2}}")'
+)
 _AUDIT = rf"[^'\"(]*+(?<=audit)(?<!\waudit)\(({EPOCH})(?=:\d+\))"
 
 DEFAULT_FORMS = (
