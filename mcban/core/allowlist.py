@@ -57,6 +57,8 @@ class AllowList:
     def covering(self, entry: str, jail: Jail, *, protected: bool = True) -> Allowance | None:
         """The allowance that covers all of `entry` in `jail`; with `protected` false those known by themselves
         do not count."""
+        if not self.mentions(entry):
+            return None
         network = to_network(entry)
         address, bits = int(network.network_address), network.max_prefixlen
         for (version, length), allowances in self._networks.items():

@@ -14,9 +14,9 @@ LOGIN_LENGTH = 250
 """Characters of a login name that are kept: it is the attacker's text."""
 
 
-def _storable(login: str | None) -> str | None:
+def _storable(login: str) -> str:
     """A login name as SQL takes it: cut, and without lone surrogates."""
-    return login[:LOGIN_LENGTH].encode("utf-8", "replace").decode("utf-8") if login else None
+    return login[:LOGIN_LENGTH].encode("utf-8", "replace").decode("utf-8")
 
 
 class HitTable:
@@ -55,7 +55,7 @@ class HitTable:
 
     def add(self, hits: Sequence[tuple[int, Hit]], last: int) -> None:
         """Keep these (number, hit); `last` is the highest number that was given out."""
-        rows = [(number, hit.group, hit.ip, hit.at, _storable(hit.login)) for number, hit in hits]
+        rows = [(number, group, ip, at, _storable(login) if login else None) for number, (at, ip, group, login) in hits]
         insert_rows(self._connection, HITS, ("id", "jail_group", "ip", "at", "login"), rows)
         self._connection.execute(update(TURN).values(last_hit=last))
 

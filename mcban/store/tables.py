@@ -7,6 +7,7 @@ Times are UTC: `DATETIME` where people read them, seconds since the epoch where 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -63,8 +64,7 @@ def read_text(value: Any) -> Any:
     return Blob.of(value) if isinstance(value, bytes) else value
 
 
-def _write_text(value: Any) -> Any:
-    return value.raw if isinstance(value, Blob) else value
+sqlite3.register_adapter(Blob, lambda blob: blob.raw)
 
 
 class _LenientText(String):
@@ -73,10 +73,6 @@ class _LenientText(String):
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
         """SQL to Python."""
         return read_text
-
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
-        """Python to SQL."""
-        return _write_text
 
 
 def _words(length: int) -> String:
