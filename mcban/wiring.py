@@ -21,7 +21,7 @@ from mcban.config import Config
 from mcban.core.address import parse_address
 from mcban.core.plan import Actual, Plan
 from mcban.errors import ConfigError, DataError, NoPermissionError, UnavailableError
-from mcban.firewall.base import Firewall, Glance, Refusal
+from mcban.firewall.base import Firewall, Glance, Refusal, Turnover
 from mcban.service.context import Context, Host
 from mcban.service.world import GATEWAY, LOOPBACK, OWN
 from mcban.store import schema
@@ -124,6 +124,10 @@ class _LateFirewall:
     def glance(self, jails: Collection[str]) -> Glance:
         """A cheap look."""
         return self._firewall().glance(jails)
+
+    def turnover(self, jail: str) -> Turnover | None:
+        """What has changed among a jail's entries."""
+        return self._firewall().turnover(jail)
 
     def apply(self, plan: Plan, now: int) -> list[Refusal]:
         """Carry a plan out."""

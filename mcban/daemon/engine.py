@@ -39,6 +39,8 @@ READING_SLICE = 0.25
 """Seconds of reading after which what else is due gets its turn."""
 GROUP_SIZE = 20_000
 """Hits that are committed together at the most: a bound for memory and for the time that others wait for the lock."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks for lists whose turn it is to have their entries looked at."""
 PURGE_EVERY = 60.0
 LONGEST_PAUSE = 10.0
 """Seconds between two tries while the database is away, at the most."""
@@ -110,6 +112,7 @@ class Engine:
         timers: dict[str, tuple[float, Callable[[], None]]] = {
             "poll": (float(config.poll_interval), self._poll),
             "sync": (float(config.sync_interval), self._tend),
+            "look": (LOOK_EVERY, self._look),
             "purge": (PURGE_EVERY, self._purge),
         }
         now = time.monotonic()
@@ -248,12 +251,22 @@ class Engine:
         try:
             upkeep.expire(self._context)
             if self._drift.drifted(self._context, time.monotonic()):
-                self._mend()
+                self._mend(drifted=True)
         except DatabaseError:
             self._restore()
             raise
         finally:
             self._publish()
+
+    def _look(self) -> None:
+        """Look whether the entries are still the same ones."""
+        outcome = self._drift.look(self._context, time.monotonic())
+        if outcome is None:
+            self._due["sync"] = 0.0
+            return
+        for line in outcome.exchanged:
+            log.warning("mended: %s", line)
+        self._note(outcome)
 
     def _restore(self) -> None:
         """While SQL is away: put back what somebody took out of the kernel, as far as the last full look knows it."""
@@ -263,7 +276,8 @@ class Engine:
         glance = self._context.firewall.glance(list(aim.wanted.entries))
         if glance.whole and all(glance.counts.get(jail, 0) for jail, ends in aim.wanted.entries.items() if ends):
             return
-        for line in restore(self._context, aim).missing:
+        done = restore(self._context, aim)
+        for line in (*done.missing, *done.exchanged):
             log.warning("mended while the database is away: %s", line)
 
     def _purge(self) -> None:
@@ -285,12 +299,13 @@ class Engine:
         log.info("reloaded")
         self._publish()
 
-    def _mend(self, *, first: bool = False) -> None:
+    def _mend(self, *, first: bool = False, drifted: bool = False) -> None:
+        """A full sync. Where it follows from drift alone, a ban that the kernel lacks is one that somebody took out."""
         self._drift.doubt()
         outcome = sync(self._context)
         self._drift.synced(self._context, outcome, time.monotonic())
         if not first:
-            for line in outcome.missing:
+            for line in (*outcome.missing, *(outcome.exchanged if drifted else ())):
                 log.warning("mended: %s", line)
         elif outcome.plan.additions:
             log.info("put %d bans into the kernel", outcome.plan.additions)
@@ -331,7 +346,7 @@ class Engine:
             result = action()
         except McbanError as error:
             if isinstance(error, IncompleteError):
-                self._note(Outcome(Plan(), (), error.refused))
+                self._note(Outcome(Plan(), refusals=error.refused))
             if str(error) not in self._troubles.values():
                 log.error("%s", error)
             self._troubles[name] = str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +71,14 @@ class Glance:
     counts: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Turnover:
+    """The entries that came into a jail's sets and went out of them, whoever did it and for whatever reason."""
+
+    came: AbstractSet[str] = frozenset()
+    went: AbstractSet[str] = frozenset()
+
+
 class Firewall(Protocol):
     """Holds entries. Every method raises NoPermissionError without CAP_NET_ADMIN and FirewallError otherwise."""
 
@@ -89,7 +98,13 @@ class Firewall(Protocol):
 
     def glance(self, jails: Collection[str]) -> Glance:
         """Whether what was there is still there, and how many entries there are, without reading them: cheap enough
-        for every few seconds. That the entries are the same ones it does not say."""
+        for every few seconds. That the entries are the same ones it does not say: `turnover` does."""
+        ...
+
+    def turnover(self, jail: str) -> Turnover | None:
+        """What has changed among a jail's entries since this was last asked; at first, everything is new. None when
+        it cannot be said, as for sets that are gone. May be as old as the last `glance`. Costs, per entry, a tenth of
+        what `read` does."""
         ...
 
     def apply(self, plan: Plan, now: int) -> list[Refusal]:

@@ -18,12 +18,21 @@ from socket import AF_INET, AF_INET6
 from mcban.core.plan import Actual, Plan, Rule, timeouts
 from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import iptables
-from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX, Glance, IncompleteError, Refusal, group_fault, name_fault
+from mcban.firewall.base import (
+    LIST_SUFFIX,
+    V6_SUFFIX,
+    Glance,
+    IncompleteError,
+    Refusal,
+    Turnover,
+    group_fault,
+    name_fault,
+)
 from mcban.firewall.ipset_growth import fitting, grow, leftovers
 from mcban.firewall.ipset_scene import FAMILIES, Scene, foreign, groups_in, list_name, set_names, split
 from mcban.firewall.ipset_sets import Sets
 from mcban.firewall.ipset_watch import Watch
-from mcban.firewall.ipset_wire import Header
+from mcban.firewall.ipset_wire import Header, difference
 from mcban.firewall.iptables import CHAIN, IPV4, IPV6, Family, Table
 from mcban.firewall.netlink import rules_generation
 
@@ -61,6 +70,7 @@ class IpsetFirewall:
         self._seen_jails: set[str] = set()
         self._seen_rules: dict[str, Rule] = {}
         self._watch = Watch(self.chains)
+        self._told: dict[str, bytes] = {}
 
     def close(self) -> None:
         """Give sockets back; what is in the kernel stays."""
@@ -135,6 +145,23 @@ class IpsetFirewall:
     def glance(self, jails: Collection[str]) -> Glance:
         """A cheap look; see `Firewall.glance`. A kernel set is listed by its header, which has the count."""
         return self._watch.glance(jails, self._sets, self._all_tables)
+
+    def turnover(self, jail: str) -> Turnover | None:
+        """See `Firewall.turnover`. The kernel tells nobody of a change in a set and gives it no number: all of it is
+        dumped, which takes the kernel most of the time, some 300 ns for each entry."""
+        came: set[str] = set()
+        went: set[str] = set()
+        for family, suffix in FAMILIES:
+            name = jail + suffix
+            held, told = self._sets.keys(name, family), self._told.get(name, b"")
+            if held is None:
+                self._told.pop(name, None)
+                return None
+            if held != told:
+                new, old = difference(family, told, held)
+                came, went = came | new, went | old
+                self._told[name] = held
+        return Turnover(came, went)
 
     def _all_tables(self) -> dict[Family, Table] | None:
         faults: list[FirewallError] = []
@@ -333,6 +360,7 @@ class IpsetFirewall:
             if header is not None and header.holds(family):
                 self._try(faults, self._sets.destroy, header.name)
             self._known.pop(jail + suffix, None)
+            self._told.pop(jail + suffix, None)
         self._seen_jails.discard(jail)
 
     def _try(self, faults: list[FirewallError], do: Callable[[str], None], name: str) -> None:
@@ -367,6 +395,7 @@ class IpsetFirewall:
         for name in leftovers(headers):
             self._try(faults, self._sets.destroy, name)
         self._seen_rules.clear()
+        self._told.clear()
         self._watch = Watch(self.chains)
         if faults:
             raise IncompleteError("; ".join(dict.fromkeys(map(str, faults))), []) from faults[0]

@@ -196,6 +196,12 @@ class Sets:
         replies = self._dump(name, f"cannot read set {name}")
         return None if replies is None else dict(wire.unpack(family, [reply.entries for reply in replies], now))
 
+    def keys(self, name: str, family: int) -> bytes | None:
+        """What tells the entries of a set from others, without their ends, as `ipset_wire.keys` has it; None when there
+        is no such set."""
+        replies = self._dump(name, f"cannot read set {name}")
+        return None if replies is None else wire.keys(family, [reply.entries for reply in replies])
+
     def _dump(self, name: str, what: str, header: bool = False) -> list[wire.Reply] | None:
         self._open()
         found: list[wire.Reply] = []

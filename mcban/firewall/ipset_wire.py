@@ -279,6 +279,35 @@ def unpack(family: int, blocks: Sequence[bytes], now: int) -> Iterator[tuple[str
     return zip(texts, [now + left if left else FOREVER for left in timeouts], strict=True)
 
 
+def keys(family: int, blocks: Sequence[bytes]) -> bytes:
+    """The address and the prefix length of every entry in the blocks that a listing gave, in its order, which stays
+    as long as nobody changes the set: comparing two of these is next to nothing beside reading them."""
+    shape = _shape(family, timeout=True, line=False)
+    whole = b"".join(blocks)
+    width = WIDTH[family]
+    if len(whole) % shape.size or not _regular(whole, shape):
+        addresses, prefixes = _columns(family, [entry for entry, _ in _unpack_any(family, blocks, 0)])
+    else:
+        addresses = bytes(lift(whole, shape.address, shape.size, width))
+        prefixes = whole[shape.prefix :: shape.size]
+    found = bytearray((width + 1) * len(prefixes))
+    lay(found, 0, width + 1, width, addresses)
+    found[width :: width + 1] = prefixes
+    return bytes(found)
+
+
+def difference(family: int, before: bytes, after: bytes) -> tuple[set[str], set[str]]:
+    """The entries that are new in `after`, and those that are not in it any more, of what `keys` gave."""
+    size = WIDTH[family] + 1
+    old, new = ({some[at : at + size] for at in range(0, len(some), size)} for some in (before, after))
+    return ({_entry(family, key) for key in new - old}, {_entry(family, key) for key in old - new})
+
+
+def _entry(family: int, key: bytes) -> str:
+    text = inet_ntop(family, key[:-1])
+    return text if key[-1] == 8 * len(key[:-1]) else f"{text}/{key[-1]}"
+
+
 def _regular(whole: bytes, shape: _Shape) -> bool:
     """Whether every entry has exactly the shape: each byte that is no value is the pattern's."""
     width = shape.prefix - 4 - shape.address

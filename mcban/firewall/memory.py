@@ -7,7 +7,7 @@ from collections.abc import Collection
 from mcban.core.address import is_ipv6
 from mcban.core.model import FOREVER
 from mcban.core.plan import Actual, Plan, Rule, timeout
-from mcban.firewall.base import Glance, Refusal
+from mcban.firewall.base import Glance, Refusal, Turnover
 
 
 class MemoryFirewall:
@@ -25,6 +25,7 @@ class MemoryFirewall:
         self.maxelem = maxelem
         self.entries: dict[str, dict[str, int]] = {}
         self.rules: dict[str, Rule] = {}
+        self._told: dict[str, set[str]] = {}
 
     def read(self, jails: Collection[str]) -> Actual:
         """Everything that was applied; `jails` makes no difference."""
@@ -36,6 +37,12 @@ class MemoryFirewall:
     def glance(self, jails: Collection[str]) -> Glance:
         """Nobody else can change what is here."""
         return Glance(True, {jail: len(ends) for jail, ends in self.entries.items()})
+
+    def turnover(self, jail: str) -> Turnover | None:
+        """What was applied since."""
+        held, told = set(self.entries.get(jail, ())), self._told.get(jail, set())
+        self._told[jail] = held
+        return Turnover(held - told, told - held) if jail in self.entries else None
 
     def apply(self, plan: Plan, now: int) -> list[Refusal]:
         """Carry the plan out. Refuses an entry only when `maxelem` is set and reached."""
@@ -71,6 +78,7 @@ class MemoryFirewall:
         """Forget everything."""
         self.entries.clear()
         self.rules.clear()
+        self._told.clear()
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -34,6 +34,7 @@ PAGE = 300
 """Elements that fit into any page of a dump."""
 
 Refusals = list[tuple[str, str]]
+Keys = tuple[bytes, bytes]
 
 
 def milliseconds() -> int:
@@ -47,7 +48,8 @@ def _seconds(end: int) -> int:
 
 class Half:
     """One family of a jail. `most` is how many entries it may hold. `fresh` are the ends, in milliseconds, of entries
-    that were put in and had not been there; `sure` says that nothing else has changed by this object."""
+    that were put in and had not been there; `sure` says that nothing else has changed by this object. `keys` are those
+    of all addresses and of all networks that the last reading found."""
 
     def __init__(self, link: Link, jail: str, family: int, name: str, most: int) -> None:
         self._link = link
@@ -58,6 +60,7 @@ class Half:
         self._what = f"cannot change the sets of {jail}"
         self.fresh: list[int] = []
         self.sure = True
+        self.keys: Keys = (b"", b"")
 
     def takes(self, entry: str) -> bool:
         """Whether an entry is of this family."""
@@ -101,6 +104,7 @@ class Half:
         hosts, nets, ranges = self._dump("", self._width), self._dump(NETWORKS, self._width + 4), self._ranges()
         if hosts is None or nets is None or ranges is None:
             return None
+        self.keys = _joined(hosts[0]), _joined(nets[0])
         texts = map(inet_ntop, repeat(self._family), hosts[0])
         found = dict(zip(texts, map(_seconds, hosts[1]), strict=True))
         if self._agree(nets, ranges):
@@ -119,7 +123,22 @@ class Half:
         hosts, nets, ranges = self._dump("", self._width), self._dump(NETWORKS, self._width + 4), self._ranges()
         if hosts is None or nets is None or ranges is None or not self._agree(nets, ranges):
             return None
+        self.keys = _joined(hosts[0]), _joined(nets[0])
         return [*hosts[1], *nets[1]]
+
+    def exchanged(self, before: Keys, after: Keys) -> tuple[set[str], set[str]]:
+        """The entries that are new in `after`, and those that are not in it any more."""
+        came: set[str] = set()
+        went: set[str] = set()
+        for old, new, width in zip(before, after, (self._width, self._width + 4), strict=True):
+            if old != new:
+                was, are = ({some[at : at + width] for at in range(0, len(some), width)} for some in (old, new))
+                came.update(map(self._entry, are - was))
+                went.update(map(self._entry, was - are))
+        return came, went
+
+    def _entry(self, key: bytes) -> str:
+        return inet_ntop(self._family, key) if len(key) == self._width else networks.unpack(self._family, key)
 
     def add(self, entries: Sequence[str], seconds: Sequence[int], tight: bool) -> Refusals:
         """Put entries in, or renew them, with timeouts in seconds, 0 for ever. Returns those refused, and why.
@@ -320,6 +339,11 @@ class Half:
             ends = None if after is None else b"".join(after[at] for at in chosen)
             requests += [_new(body, flags) for body in wire.elements(name, width, keys, left, ends)]
         return requests
+
+
+def _joined(keys: Iterable[bytes]) -> bytes:
+    """Many keys as one value in an order of their own: the kernel's changes from one dump to the next."""
+    return b"".join(sorted(keys))
 
 
 def _new(body: bytes, flags: int = 0) -> Request:

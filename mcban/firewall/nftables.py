@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from mcban.core.plan import Actual, Plan, Rule, timeouts
 from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import nft_wire as wire
-from mcban.firewall.base import Glance, IncompleteError, Refusal, group_fault, name_fault
+from mcban.firewall.base import Glance, IncompleteError, Refusal, Turnover, group_fault, name_fault
 from mcban.firewall.netlink import attribute, fields, rules_generation
 from mcban.firewall.nft_link import Link, Request, speaking
 from mcban.firewall.nft_networks import spans
@@ -28,7 +28,7 @@ from mcban.firewall.nft_rules import (
     merged,
     set_names,
 )
-from mcban.firewall.nft_sets import Half, milliseconds
+from mcban.firewall.nft_sets import Half, Keys, milliseconds
 
 LONGEST = 100 * 365 * 86400
 """The longest timeout in seconds: the kernel counts milliseconds in 64 bits."""
@@ -57,6 +57,8 @@ class NftablesFirewall:
         self._rules: dict[str, Rule] = {}
         self._ends: dict[str, list[int]] = {}
         self._held: dict[str, int] = {}
+        self._keys: dict[str, list[Keys]] = {}
+        self._told: dict[str, list[Keys]] = {}
         self._generation: int | None = None
         self._doubt = True
 
@@ -105,12 +107,14 @@ class NftablesFirewall:
         entries: dict[str, Mapping[str, int]] = {}
         ends: dict[str, list[int]] = {}
         for jail in sorted(whole):
-            found = [half.read() for half in self._halves(jail)]
+            halves = self._halves(jail)
+            found = [half.read() for half in halves]
             if None in found:
                 broken.add(jail)
                 continue
             entries[jail] = {entry: end for some in found if some for entry, end in some.items()}
             ends[jail] = sorted(1000 * end for end in entries[jail].values())
+            self._keys[jail] = [half.keys for half in halves]
         rules, altered = scene.groups(self._hooks, self._seen_rules)
         missing = self._missing(scene, entries, broken, rules, altered)
         self._jails, self._rules, self._ends = set(entries), dict(rules), ends
@@ -171,9 +175,28 @@ class NftablesFirewall:
         now = milliseconds()
         return Glance(whole, {jail: len(ends) - bisect_right(ends, now) for jail, ends in self._ends.items()})
 
+    def turnover(self, jail: str) -> Turnover | None:
+        """See `Firewall.turnover`: what the last reading found. Nothing is read for it, since while the kernel's
+        generation stands as we left it nobody else has changed anything, and when it does not, `glance` reads."""
+        if jail not in self._jails or jail not in self._ends:
+            return None
+        none = [(b"", b"")] * len(FAMILIES)
+        held, told = self._keys.get(jail, none), self._told.get(jail, none)
+        if held is told:
+            return Turnover()
+        self._told[jail] = held
+        came: set[str] = set()
+        went: set[str] = set()
+        for half, before, after in zip(self._halves(jail), told, held, strict=True):
+            new, old = half.exchanged(before, after)
+            came, went = came | new, went | old
+        return Turnover(came, went)
+
     def _count(self, jail: str) -> None:
-        found = [half.ends() for half in self._halves(jail)]
+        halves = self._halves(jail)
+        found = [half.ends() for half in halves]
         if None not in found:
+            self._keys[jail] = [half.keys for half in halves]
             self._ends[jail] = sorted(end for some in found if some for end in some)
             self._held[jail] = len(self._ends[jail])
 
@@ -293,6 +316,9 @@ class NftablesFirewall:
         self._seen_rules.update(rules)
         self._jails.difference_update(plan.drop)
         self._seen_jails.difference_update(plan.drop)
+        for jail in plan.drop:
+            self._keys.pop(jail, None)
+            self._told.pop(jail, None)
 
     def _installation(self, scene: Scene, rules: Mapping[str, Rule], drop: Iterable[str]) -> list[Request]:
         """The transaction that makes the table's chains exactly these, and takes the sets of `drop` away."""
@@ -331,6 +357,7 @@ class NftablesFirewall:
             self._link.commit(requests)
         self._seen_jails, self._seen_rules, self._jails, self._rules = set(), {}, set(), {}
         self._ends, self._held, self._generation, self._doubt = {}, {}, None, True
+        self._keys, self._told = {}, {}
 
 
 def _port_set(name: str, ranges: Sequence[tuple[int, int]]) -> list[Request]:

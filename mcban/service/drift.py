@@ -1,19 +1,47 @@
-"""Whether the kernel still holds what it was given, found out without reading it: cheap enough for every few seconds.
+"""Whether the kernel still holds what it was given, found out without reading all of it: cheap enough for every few
+seconds.
 
 The kernel says how many live entries each list has, SQL how many bans should be there. Only when they differ, or a
 rule or a list is gone, or once in a while, is everything read and compared.
+
+That the entries are the same ones is looked at beside that, list by list: what has come into a list and gone out of it
+since the last time is compared with SQL, and only that. The nftables backend knows for nothing when somebody else
+changed something. ipset tells nobody, so that its lists must be dumped, which costs the kernel some 300 ns for each
+entry: with about 100 000 entries each list has its turn within 10 seconds, with more of them less often, so that it
+takes no more than SHARE of a core (a million entries: about a minute and a half on the machine of the README's
+figures). That bounds how long an entry that was exchanged for another goes unnoticed there; entries that are merely
+gone, or merely too many, are found by counting within seconds at any size. An end that somebody moved is found when
+everything is read.
 """
 
 from __future__ import annotations
 
-from mcban.service.context import Context
-from mcban.service.sync import Aim, Outcome
+import time
+
+from mcban.core.plan import Plan
+from mcban.firewall.base import Turnover
+from mcban.service.context import Context, World
+from mcban.service.sync import Aim, Outcome, enforce, entry_of, lines_of, runs
+from mcban.service.world import load_world
+from mcban.store.addresses import AddressRecord
+from mcban.store.database import Transaction
 
 CLOCK = 2
 """Seconds by which the kernel may be late or early in ending an entry."""
 READ_ALL_EVERY = 600.0
-"""Seconds after which all is read although nothing seems to be missing: long bans are renewed, and an entry that was
-exchanged for another is found."""
+"""Seconds after which all is read although nothing seems to be missing: long bans are renewed, and ends that somebody
+moved are found."""
+COUNT_EVERY = 30.0
+"""Seconds after which SQL is asked for its counts although the kernel's have not changed: what changes in SQL is noted
+there, and taken over within a second."""
+LOOK_EVERY = 4.0
+"""Seconds after which a list's entries are looked at again, when that is cheap."""
+CHEAP = 0.002
+"""Seconds of processor up to which looking at one list is cheap."""
+SHARE = 0.0035
+"""Of a core, what looking at all the other lists may take."""
+MANY = 20_000
+"""Entries that came or went, from which on reading everything is quicker than asking for each."""
 
 
 class DriftWatch:
@@ -25,6 +53,11 @@ class DriftWatch:
         """What the last full sync aimed at, whether or not it got there."""
         self._read_all_at = 0.0
         self._protected: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        self._count_at = 0.0
+        self._fresh: set[str] = set()
+        self._look_at: dict[str, float] = {}
+        self._costs: dict[str, float] = {}
 
     def synced(self, context: Context, outcome: Outcome, now: float) -> None:
         """Remember a full sync; one that left something undone is to be followed by another. `now` is any clock's."""
@@ -32,6 +65,8 @@ class DriftWatch:
         self.last_aim = outcome.aim or self.last_aim
         self._read_all_at = now + READ_ALL_EVERY
         self._protected = dict(context.host.protected())
+        self._count_at = 0.0
+        self._fresh = set(self._aim.wanted.entries) if self._aim else set()
 
     def doubt(self) -> None:
         """Have everything read next time: something changed that may reach far."""
@@ -45,10 +80,83 @@ class DriftWatch:
         glance = context.firewall.glance(list(aim.wanted.entries))
         if not glance.whole:
             return True
+        held = {jail: glance.counts.get(jail, 0) for jail in aim.aside}
+        if held == self._counts and now < self._count_at:
+            return False
         early, late = context.now - CLOCK, context.now + CLOCK
         counts = context.database.read(lambda t: t.addresses.running_counts(aim.aside, early, late))
         for jail, aside in aim.aside.items():
             fewest, most = counts.get(jail, (0, 0))
-            if not fewest - aside <= glance.counts.get(jail, 0) <= most - aside:
+            if not fewest - aside <= held[jail] <= most - aside:
                 return True
+        self._counts, self._count_at = held, now + COUNT_EVERY
         return False
+
+    def look(self, context: Context, now: float) -> Outcome | None:
+        """Look at the entries of the lists whose turn it is, and set right those that somebody exchanged. None when a
+        full sync is called for. Raises what the firewall and the database raise; a full sync is due then, too."""
+        aim = self._aim
+        if aim is None:
+            return Outcome(Plan())
+        self._aim = None  # until all is well: what is told once is not told again
+        found: dict[str, Turnover] = {}
+        for jail in aim.wanted.entries:
+            if now >= self._look_at.get(jail, 0.0):
+                turnover = self._turnover(context, jail, now)
+                if turnover is None:
+                    return None
+                left = self._unexplained(aim, jail, turnover, context.now)
+                if left.came or left.went:
+                    found[jail] = left
+        if sum(len(some.came) + len(some.went) for some in found.values()) > MANY:
+            return None
+        outcome = self._set_right(context, found) if found else Outcome(Plan())
+        if not outcome.refusals:
+            self._aim = aim
+        return outcome
+
+    def _turnover(self, context: Context, jail: str, now: float) -> Turnover | None:
+        """What came and went in a jail's lists; says when its next turn is."""
+        before = time.process_time()
+        turnover = context.firewall.turnover(jail)
+        cost = time.process_time() - before
+        if turnover is not None and not turnover.came and not turnover.went:
+            self._costs[jail] = cost  # telling what changed takes longer, but is no work of every time
+        dear = {jail: cost for jail, cost in self._costs.items() if cost > CHEAP}
+        every = max(LOOK_EVERY, sum(dear.values()) / SHARE) if jail in dear else LOOK_EVERY
+        self._look_at[jail] = now + every
+        return turnover
+
+    def _unexplained(self, aim: Aim, jail: str, turnover: Turnover, now: int) -> Turnover:
+        """What the last full sync does not explain, which it can only while it is fresh."""
+        if jail not in self._fresh:
+            return turnover
+        self._fresh.discard(jail)
+        ends = aim.wanted.entries[jail]
+        return Turnover(
+            {entry for entry in turnover.came if ends.get(entry, 0) <= now},
+            {entry for entry in turnover.went if ends.get(entry, 0) > now},
+        )
+
+    def _set_right(self, context: Context, found: dict[str, Turnover]) -> Outcome:
+        """Ask SQL for what came and went, and undo what it does not say."""
+        asked = {entry for some in found.values() for entry in (*some.came, *some.went)}
+
+        def work(transaction: Transaction) -> tuple[World, list[AddressRecord]]:
+            return load_world(context, transaction), transaction.addresses.get(asked, list(found))
+
+        world, rows = context.database.read(work)
+        running = {(row.jail, entry_of(row)): row for row in rows if runs(context, world, row)}
+        near = {(r.jail, entry_of(r)) for r in rows if r.until is not None and abs(r.until - context.now) <= CLOCK}
+        lasting, likely = running.keys() - near, running.keys() | near
+        lost: list[AddressRecord] = []
+        strays: list[tuple[str, str]] = []
+        said: list[str] = []
+        for jail, some in found.items():
+            back = [entry for entry in some.went if (jail, entry) in lasting]
+            away = [entry for entry in some.came if (jail, entry) not in likely]
+            lost += [running[jail, entry] for entry in back]
+            strays += [(entry, jail) for entry in away]
+            said += lines_of(jail, back, away)
+        outcome = enforce(context, world, lost, strays)
+        return Outcome(outcome.plan, exchanged=tuple(said), refusals=outcome.refusals)

@@ -10,7 +10,7 @@ from mcban.core.address import pack, parse_network
 from mcban.core.duration import FOREVER_DURATION
 from mcban.core.ladder import split_name
 from mcban.core.model import FOREVER, Group, Jail
-from mcban.core.plan import Actual, Plan, Rule, Wanted, plan
+from mcban.core.plan import CLOCK_SLACK, Actual, Plan, Rule, Wanted, plan
 from mcban.core.ports import join_ports
 from mcban.firewall.base import Refusal
 from mcban.service.context import Context, World
@@ -21,10 +21,13 @@ from mcban.store.database import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a sync found missing, did, and could not do."""
+    """What a sync found missing, did, and could not do. `exchanged` says in words which entries were gone, or there
+    without a ban: whether that calls for a line in the log, or just follows from what somebody asked for, the caller
+    knows."""
 
     plan: Plan
     missing: tuple[str, ...] = ()
+    exchanged: tuple[str, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     aim: Aim | None = None
     withheld: str = ""
@@ -53,6 +56,14 @@ def held_back(world: World, record: AddressRecord, jail: Jail) -> str | None:
     if allowance is None:
         return None
     return f"{allowance.entry} is allowed ({allowance.why})"
+
+
+def runs(context: Context, world: World, record: AddressRecord) -> bool:
+    """Whether the kernel should hold the ban of a row at this moment."""
+    jail = world.book.jails.get(record.jail)
+    if jail is None or not record.active or end_of(record, jail, context.now) <= context.now:
+        return False
+    return held_back(world, record, jail) is None
 
 
 def wanted_rules(context: Context, groups: Iterable[Group]) -> dict[str, Rule]:
@@ -161,7 +172,14 @@ def sync(
     found = compare(context, names)
     todo, withheld = (found.plan, "") if force else _guard(context, found, meant)
     refusals = _apply(context, todo)
-    return Outcome(todo, found.actual.missing, refusals, None if withheld else found.aim, withheld)
+    return Outcome(
+        plan=todo,
+        missing=found.actual.missing,
+        exchanged=_exchanged(found.actual, todo, refusals, context.now),
+        refusals=refusals,
+        aim=None if withheld else found.aim,
+        withheld=withheld,
+    )
 
 
 def restore(context: Context, aim: Aim) -> Outcome:
@@ -169,7 +187,33 @@ def restore(context: Context, aim: Aim) -> Outcome:
     actual = context.firewall.read(list(aim.wanted.entries))
     full = plan(aim.wanted, actual, context.now, context.firewall.longest)
     todo = Plan(create=full.create, add=full.add, rules=full.rules)
-    return Outcome(todo, actual.missing, _apply(context, todo))
+    refusals = _apply(context, todo)
+    exchanged = _exchanged(actual, todo, refusals, context.now)
+    return Outcome(todo, actual.missing, exchanged, refusals)
+
+
+def _exchanged(actual: Actual, todo: Plan, refusals: Iterable[Refusal], now: int) -> tuple[str, ...]:
+    """What others took out of lists that stand, or put into them; entries that are renewed, or just ending, aside."""
+    refused = {(refusal.jail, refusal.entry) for refusal in refusals}
+    said: list[str] = []
+    for jail, ends in todo.add.items():
+        held = actual.entries.get(jail)
+        if held is not None:
+            said += lines_of(jail, [e for e in ends if e not in held and (jail, e) not in refused], [])
+    for jail, gone in todo.remove.items():
+        held = actual.entries.get(jail, {})
+        said += lines_of(jail, [], [e for e in gone if held.get(e, FOREVER) > now + CLOCK_SLACK])
+    return tuple(said)
+
+
+def lines_of(jail: str, lost: Collection[str], strays: Collection[str]) -> list[str]:
+    """In words, which entries of a jail's list were gone, and which were there without a ban."""
+    said = []
+    for some, what in ((lost, "gone from"), (strays, "without a ban in")):
+        if some:
+            named = ", ".join(sorted(some)[:3]) + (", …" if len(some) > 3 else "")
+            said.append(f"{len(some)} {'entry' if len(some) == 1 else 'entries'} {what} {jail}: {named}")
+    return said
 
 
 def _guard(context: Context, found: Comparison, meant: Collection[str]) -> tuple[Plan, str]:
@@ -215,15 +259,14 @@ def enforce(
         jail, entry = world.book.jails.get(record.jail), entry_of(record)
         if jail is None or entry is None or not jail.enabled:
             continue
-        end = end_of(record, jail, now)
-        if record.active and end > now and held_back(world, record, jail) is None:
-            add.setdefault(jail.name, {})[entry] = end
+        if runs(context, world, record):
+            add.setdefault(jail.name, {})[entry] = end_of(record, jail, now)
         else:
             remove.setdefault(jail.name, set()).add(entry)
     for name, some in remove.items():  # a row that is gone may have been another spelling of one that is here
         some.difference_update(add.get(name, ()))
     todo = Plan(add=add, remove=remove)
-    return Outcome(todo, (), _apply(context, todo))
+    return Outcome(todo, refusals=_apply(context, todo))
 
 
 def _apply(context: Context, todo: Plan) -> tuple[Refusal, ...]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mcban.core.model import FOREVER, Ports
 from mcban.core.plan import CLOCK_SLACK, Actual, Plan, Rule, Wanted, plan
-from mcban.firewall.base import Firewall, Glance
+from mcban.firewall.base import Firewall, Glance, Turnover
 from tests.core.test_plan import steps
 from tests.firewall.conftest import Make
 
@@ -245,6 +245,30 @@ def test_a_glance_counts_and_says_that_all_is_whole(firewall: Firewall) -> None:
     assert firewall.glance(()) == Glance(True, counts)
     firewall.remove(list(wanted.entries))
     assert firewall.glance(["a"]).counts == {}
+
+
+def test_turnover_tells_each_entry_that_came_or_went_once(firewall: Firewall) -> None:
+    """At first all of them are new; an address, a network, either family; a jail without sets cannot be told of."""
+    wanted = full()
+    sync(firewall, wanted)
+    firewall.read(list(wanted.entries))
+    for jail, ends in wanted.entries.items():
+        assert firewall.turnover(jail) == Turnover(ends.keys(), set())
+        assert firewall.turnover(jail) == Turnover()
+    firewall.apply(
+        Plan(
+            add={"mc-exim-bl": {"192.0.2.77": FOREVER, "2001:db8:9::/48": FOREVER}},
+            remove={"mc-exim-bl": {"10.0.0.0/8", "2001:db8::bad"}},
+        ),
+        now(),
+    )
+    firewall.read(list(wanted.entries))
+    came, went = {"192.0.2.77", "2001:db8:9::/48"}, {"10.0.0.0/8", "2001:db8::bad"}
+    assert firewall.turnover("mc-exim-bl") == Turnover(came, went)
+    assert firewall.turnover("mc-exim-bl") == firewall.turnover("mc-exim-1d") == Turnover()
+    assert firewall.turnover("nowhere") is None
+    firewall.apply(Plan(drop_rules=("my-jail",), drop=("my-jail",)), now())
+    assert firewall.turnover("my-jail") is None
 
 
 ADDRESSES = (

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from mcban.core.model import FOREVER
+from mcban.core.plan import Plan
+from mcban.errors import DatabaseError
 from mcban.firewall.memory import MemoryFirewall
 from mcban.service import allow, bans
 from mcban.service.context import Context
 from mcban.service.drift import READ_ALL_EVERY, DriftWatch
-from mcban.service.sync import MANY, compare, enforce, sync
-from mcban.store.addresses import AddressRecord
+from mcban.service.sync import MANY, Outcome, compare, enforce, sync
+from mcban.store.addresses import AddressRecord, AddressTable
 from tests.conftest import Machine, MakeContext
 from tests.service.desk import NOON, execute, fail
 
@@ -73,6 +75,101 @@ def test_a_single_entry_too_few_or_too_many_is_found(context: Context, what: str
     watch.synced(context, sync(context), 1.0)
     assert not watch.drifted(context, 1.0)
     assert compare(context).plan.empty
+
+
+def test_entries_that_somebody_exchanged_are_set_right(context: Context) -> None:
+    """One taken out and another put in keeps the count: a look finds both, says so, and undoes it, once."""
+    [ip, *_] = fill(context, 20)
+    watch = watch_of(context)
+    assert watch.look(context, 1.0) == Outcome(Plan())
+    held = firewall_of(context).entries["mc-exim-1y"]
+    before = dict(held)
+    del held[ip]
+    held["203.0.113.200"] = FOREVER
+    assert not watch.drifted(context, 2.0)
+    done = watch.look(context, 10.0)
+    assert done is not None
+    assert done.exchanged == (
+        f"1 entry gone from mc-exim-1y: {ip}",
+        "1 entry without a ban in mc-exim-1y: 203.0.113.200",
+    )
+    assert firewall_of(context).entries["mc-exim-1y"] == before
+    assert watch.look(context, 20.0) == Outcome(Plan())
+    assert not watch.drifted(context, 20.0)
+
+
+def test_what_was_exchanged_before_the_first_look_is_found_too(context: Context) -> None:
+    """Between a full sync and the first look nothing can hide."""
+    [ip, *_] = fill(context, 20)
+    watch = watch_of(context)
+    held = firewall_of(context).entries["mc-exim-1y"]
+    del held[ip]
+    held["203.0.113.200"] = FOREVER
+    done = watch.look(context, 1.0)
+    assert done is not None and done.exchanged == ("1 entry without a ban in mc-exim-1y: 203.0.113.200",)
+    assert watch.drifted(context, 2.0), "by now one is missing, which the count shows"
+
+
+def test_a_look_finds_nothing_in_what_is_in_order(context: Context, machine: Machine) -> None:
+    """Bans recorded, made and lifted by hand, and those that end: none is taken for somebody's doing."""
+    fill(context, 20)
+    watch = watch_of(context)
+    at = 0.0
+
+    def look() -> Outcome | None:
+        nonlocal at
+        at += 10.0
+        return watch.look(context, at)
+
+    assert look() == Outcome(Plan())
+    fail(context, 20)
+    assert look() == Outcome(Plan())
+    bans.ban(context, "mc-ssh-1d", ["203.0.113.77", "203.0.112.0/24"], None, force=False, yes=False)
+    assert look() == Outcome(Plan())
+    bans.unban(context, None, ["203.0.113.77"])
+    assert look() == Outcome(Plan())
+    [entry] = firewall_of(context).entries["mc-exim-1d"]
+    [row] = context.database.read(lambda t: t.addresses.get([entry], ["mc-exim-1d"]))
+    end = row.until or 0
+    for early in (1, -1):  # the kernel's clock may be a little before ours, or behind
+        machine.now = end - early
+        firewall_of(context).entries["mc-exim-1d"].clear()
+        assert look() == Outcome(Plan())
+        firewall_of(context).entries["mc-exim-1d"][entry] = end
+        assert look() == Outcome(Plan())
+
+
+def test_a_look_that_fails_has_everything_read(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came and went is told once: when SQL cannot be asked about it, a full sync is due."""
+    [ip, *_] = fill(context, 20)
+    watch = watch_of(context)
+    watch.look(context, 1.0)
+    held = firewall_of(context).entries["mc-exim-1y"]
+    held["203.0.113.200"] = held.pop(ip)
+
+    def away(*_: object) -> None:
+        raise DatabaseError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AddressTable, "get", away)
+        with pytest.raises(DatabaseError):
+            watch.look(context, 10.0)
+    assert watch.drifted(context, 11.0)
+
+
+def test_a_full_sync_says_what_was_gone_and_what_was_too_much(context: Context) -> None:
+    """Named by jail, three of them at the most; what a list that is made anew gets was not taken out of it."""
+    ips = fill(context, 20)
+    held = firewall_of(context).entries
+    for ip in ips[:4]:
+        del held["mc-exim-1y"][ip]
+    held["mc-ssh-1d"]["203.0.113.200"] = FOREVER
+    assert sync(context).exchanged == (
+        "4 entries gone from mc-exim-1y: 198.51.0.1, 198.51.0.2, 198.51.0.3, …",
+        "1 entry without a ban in mc-ssh-1d: 203.0.113.200",
+    )
+    del held["mc-exim-1y"]
+    assert sync(context).exchanged == ()
 
 
 def test_bans_that_stay_out_of_the_kernel_are_no_drift(make_context: MakeContext) -> None:

@@ -1,0 +1,86 @@
+"""Somebody exchanges entries by hand: as many as before, but not the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcban.core.model import FOREVER
+from mcban.store.addresses import AddressRecord
+from tests.e2e.node import Node, until
+from tests.netns import one_host, require_netns
+
+BANNED, STRANGER = "203.0.113.7", "198.51.100.9"
+BANNED6, STRANGER6 = "2001:db8::7", "2001:db8::9"
+
+
+@pytest.fixture(params=["ipset", "nftables"])
+def gate(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
+    """A gateway with each backend, no engine yet."""
+    require_netns()
+    with one_host() as host:
+        node = Node(host, tmp_path / "gate", firewall=request.param)
+        try:
+            node.prepare()
+            yield node
+        finally:
+            node.end()
+
+
+def exchange(gate: Node, family: str, gone: str, come: str) -> None:
+    """Take one entry of mc-exim-1d out and put another in."""
+    if gate.env["MCBAN_FIREWALL"] == "ipset":
+        gate.host.run("ipset", "restore", text=f"del mc-exim-1d{family} {gone}\nadd mc-exim-1d{family} {come}\n")
+        return
+    table = f"inet mcban mc-exim-1d{family}"
+    gate.host.run("nft", f"delete element {table} {{ {gone} }}; add element {table} {{ {come} }}")
+
+
+def held(gate: Node, ip: str) -> bool:
+    """Whether the kernel has it in mc-exim-1d."""
+    family = "-v6" if ":" in ip else ""
+    if gate.env["MCBAN_FIREWALL"] == "ipset":
+        return gate.host.process("ipset", "test", f"mc-exim-1d{family}", ip).returncode == 0
+    element = f"{{ {ip} }}"
+    return gate.host.process("nft", "get", "element", "inet", "mcban", f"mc-exim-1d{family}", element).returncode == 0
+
+
+def test_an_entry_exchanged_by_hand_is_mended_within_ten_seconds(gate: Node) -> None:
+    """Whoever is banned is refused again, whoever was put there by a stranger is not, and the log names both."""
+    gate.mcban("ban", "-j", "mc-exim-1d", "-i", BANNED, "-i", BANNED6)
+    gate.start()
+    for family, gone, come in (("", BANNED, STRANGER), ("-v6", BANNED6, STRANGER6), ("", BANNED, STRANGER)):
+        exchange(gate, family, gone, come)
+        assert held(gate, come) and not held(gate, gone)
+        until(lambda gone=gone, come=come: held(gate, gone) and not held(gate, come), "the mending", 10)  # type: ignore[misc]
+        until(lambda gone=gone: f"mended: 1 entry gone from mc-exim-1d: {gone}" in gate.engine_log, "the line")  # type: ignore[misc]
+        assert f"mended: 1 entry without a ban in mc-exim-1d: {come}" in gate.engine_log
+    assert gate.process("sync", "--check").returncode == 0
+    assert "ERROR" not in gate.engine_log
+
+
+def test_one_entry_in_a_hundred_thousand_is_mended_within_ten_seconds(gate: Node) -> None:
+    """Also in a list that is too long to be looked at every time; a ban made meanwhile is nobody's meddling."""
+    bans = [f"11.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(100_000)]
+    rows = [AddressRecord(ip, "mc-exim-1d", 1, True, since=1, until=FOREVER, reason="test") for ip in bans]
+    gate.database.write(lambda t: t.addresses.save(rows))
+    gate.start()
+    gate.mcban("ban", "-j", "mc-exim-1d", "-i", BANNED)
+    exchange(gate, "", bans[70_000], STRANGER)
+    until(lambda: held(gate, bans[70_000]) and not held(gate, STRANGER), "the mending", 10)
+    until(lambda: gate.engine_log.count("mended: ") == 2, "two lines", 2)
+
+
+def test_what_was_flushed_is_named_in_the_log(gate: Node) -> None:
+    """Entries that are merely gone are found by counting, and the line says from which list how many were gone."""
+    gate.mcban("ban", "-j", "mc-exim-1d", "-i", BANNED, "-i", "203.0.113.8", "-i", "203.0.113.9", "-i", "203.0.113.10")
+    gate.start()
+    if gate.env["MCBAN_FIREWALL"] == "ipset":
+        gate.host.run("ipset", "flush", "mc-exim-1d")
+    else:
+        gate.host.run("nft", "flush", "set", "inet", "mcban", "mc-exim-1d")
+    until(lambda: held(gate, BANNED), "the mending", 10)
+    line = "mended: 4 entries gone from mc-exim-1d: 203.0.113.10, 203.0.113.7, 203.0.113.8, …"
+    until(lambda: line in gate.engine_log, "the line", 2)
