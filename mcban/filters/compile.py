@@ -37,7 +37,7 @@ _TAGS = {
 }
 _ALONE = {f"F-{tag}": group for tag, group in _TAGS.items() if tag != "HOST"} | {"F-PORT": r"(?P<fport>\w+)"}
 """What `<F-ADDR/>` and its kin stand for; others written so are one word."""
-_SKIPPED = r"(?P<skiplines>(?:[^\n]*\n)*?)"
+_SKIPPED = r"\n(?P<skiplines>(?:[^\n]*\n)*?)"
 _UNSUPPORTED = re.compile(r"<(F-TUPLE_[A-Z0-9_]+)/?>")
 _TAG = re.compile(r"(?<!\\)(?<!\?P)<(/?)([A-Z][A-Z0-9_-]*)(/?)>")
 _NAMED = re.compile(r"F-[A-Z][A-Z0-9_]*")

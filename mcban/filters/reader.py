@@ -88,8 +88,10 @@ def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
     layers = _find(name, folders)
     sections: Sections = {}
     origins: dict[str, Path] = {}
+    merged: set[Path] = set()
     for path in layers:
-        _merge_file(name, path, sections, origins, 0)
+        if path not in merged:
+            merged |= _merge_file(name, path, sections, origins, 0)
     return Definition(name, layers[0], _resolve(name, layers[0], sections, parameters), origins)
 
 
@@ -103,8 +105,8 @@ def _find(name: str, folders: Sequence[Path]) -> list[Path]:
     raise FilterError(f"no filter {name} in {', '.join(str(folder) for folder in folders) or 'no folder at all'}{hint}")
 
 
-def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Path], depth: int) -> None:
-    """Add a file's sections to `sections`, those of its includes before and after it."""
+def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Path], depth: int) -> set[Path]:
+    """Add a file's sections to `sections`, those of its includes before and after it; all files that were read."""
     if depth > DEEPEST_INCLUDE:
         raise FilterError(f"filter {name}: {printable(str(path))}: includes go in circles")
     parser = configparser.RawConfigParser(
@@ -116,8 +118,9 @@ def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Pa
         why = printable(" ".join(str(error).split()), 200)
         raise FilterError(f"filter {name}: {printable(str(path))} cannot be read: {why}") from error
     includes = {key: value.split() for key, value in parser["INCLUDES"].items()} if "INCLUDES" in parser else {}
+    merged = {path}
     for include in includes.get("before", ()):
-        _merge_include(name, path, include, sections, origins, depth)
+        merged |= _merge_include(name, path, include, sections, origins, depth)
     for section in parser.sections():
         if section == "INCLUDES":
             continue
@@ -133,19 +136,23 @@ def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Pa
             if section == "Definition" or key not in origins:
                 origins[key] = path
     for include in includes.get("after", ()):
-        _merge_include(name, path, include, sections, origins, depth)
+        merged |= _merge_include(name, path, include, sections, origins, depth)
+    return merged
 
 
 def _merge_include(
     name: str, path: Path, include: str, sections: Sections, origins: dict[str, Path], depth: int
-) -> None:
+) -> set[Path]:
     base = path.parent / include
     layers = [base] if base.suffix == ".local" else [base, base.with_suffix(".local")]
     if base.suffix != ".local" and not any(layer.is_file() for layer in layers):
         raise FilterError(f"filter {name}: {printable(str(path))} includes {printable(include)}, which does not exist")
+    merged: set[Path] = set()
     for layer in layers:
-        if layer.is_file():
-            _merge_file(name, layer, sections, origins, depth + 1)
+        # A file may name its own .local as what comes after it.
+        if layer not in merged and layer.is_file():
+            merged |= _merge_file(name, layer, sections, origins, depth + 1)
+    return merged
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from mcban.errors import FilterError
-from mcban.filters import list_filters, load_filter
+from mcban.filters import Match, list_filters, load_filter
 
 RULE = "^ failed from <HOST>$"
 
@@ -94,6 +94,77 @@ def test_sections_are_reached_by_name(folder):
     assert one.match(" file too 192.0.2.1")
 
 
+def test_every_layer_may_extend_the_one_below(folder):
+    """`known/` gives what the layer below said: file by file, and from the parameters down to [DEFAULT]."""
+    folder("common.conf", "[DEFAULT]\npre = ^ app\n[Definition]\nfailregex = ^ common <HOST>$\n")
+    a = folder(
+        "x.conf",
+        "[INCLUDES]\nbefore = common.conf\nafter = x.local\n"
+        "[Definition]\npre = %(known/pre)s-x\nfailregex = %(known/failregex)s\n  %(pre)s <word> <HOST>$\n"
+        "[Init]\nword = a\n",
+    )
+    folder(
+        "x.local", "[Definition]\nfailregex = %(known/failregex)s\n  ^ local <HOST>$\n[Init]\nword = %(known/word)sb\n"
+    )
+    own = ["^ common <HOST>$", "^ app-x ab <HOST>$", "^ local <HOST>$"]
+    assert [rule.text for rule in load_filter("x", [a]).rules] == own
+    extended = load_filter('x[failregex="%(known/failregex)s\n^ row <HOST>$", word="<known/word>c"]', [a])
+    assert [rule.text for rule in extended.rules] == [own[0], "^ app-x abc <HOST>$", own[2], "^ row <HOST>$"]
+
+
+def test_names_are_looked_up_where_their_value_stands(folder):
+    """A value of another section sees that section's options first, then those of the filter."""
+    a = folder(
+        "x.conf",
+        "[DEFAULT]\nword = default\ntail = end\n[lt_file]\nword = file\npre = ^ %(word)s %(tail)s\n"
+        "[Definition]\nword = own\nfailregex = <lt_<logtype>/pre> %(word)s <HOST>$\n[Init]\nlogtype = file\n",
+    )
+    assert load_filter("x", [a]).match(" file end own 192.0.2.1")
+
+
+def test_a_conditional_tag_takes_the_section_of_its_condition(folder):
+    """`<name?condition>` is the option of [Init?condition], or else the option without one."""
+    a = folder(
+        "x.conf",
+        "[Definition]\nfailregex = ^ <word?family=inet6> <word?family=other> <HOST>$\n"
+        "[Init]\nword = plain\n[Init?family=inet6]\nword = six\n",
+    )
+    assert load_filter("x", [a]).match(" six plain 192.0.2.1")
+
+
+def test_words_in_angle_brackets_are_text(folder):
+    """What is no tag and no option is text of the log."""
+    one = load_filter("x", [folder("x.conf", "[Definition]\nfailregex = ^ <none> from=<<HOST>> <X-ID>$\n")])
+    assert one.match(" <none> from=<192.0.2.1> <X-ID>")
+
+
+def test_a_tag_may_stand_in_several_branches(folder):
+    """Of tags in branches of one rule the one in the branch that matched counts."""
+    rule = r"^ (?:a <HOST> <F-USER>\w+</F-USER>|b <F-USER>\w+</F-USER> <HOST>|(c) <ADDR>|(?(3)x|d) <ADDR>)$"
+    one = load_filter("x", [folder("x.conf", f"[Definition]\nfailregex = {rule}\n")])
+    assert one.match(" a 192.0.2.1 joe") == Match(1, "192.0.2.1", "joe")
+    assert one.match(" b ann 2001:db8::2") == Match(1, "2001:db8::2", "ann")
+    assert one.match(" c 192.0.2.3") == Match(1, "192.0.2.3", None)
+    assert one.match(" d 192.0.2.4") == Match(1, "192.0.2.4", None)
+
+
+def test_flags_inside_a_rule_hold_for_all_of_it(folder):
+    """`(?i)` in the middle of a rule, as older Pythons took it; what only looks like it is left alone."""
+    one = load_filter(
+        "x", [folder("x.conf", "[Definition]\nfailregex = ^ a ((?i)LOGIN|PLAIN) [(?s)]\\(?i\\) <HOST>$\n")]
+    )
+    assert one.match(" A login si) 192.0.2.1")
+    assert one.match(" a Plain ((i) 192.0.2.1")
+    assert not one.match(" a Plain x(i) 192.0.2.1")
+
+
+def test_who_is_banned_may_be_another_than_the_peer(folder):
+    """<F-ID> decides when it holds an address: behind a proxy the peer is the proxy."""
+    one = load_filter("x", [folder("x.conf", "[Definition]\nfailregex = ^ <ADDR>:<F-PORT/> for <F-ID>\\S+</F-ID>$\n")])
+    assert one.match(" 192.0.2.1:http for 198.51.100.2").ip == "198.51.100.2"
+    assert one.match(" 192.0.2.1:80 for unknown").ip == "192.0.2.1"
+
+
 def test_comments_are_no_rules(folder):
     """Comments stand in lines of their own or behind ` ;`, also between the lines of an option."""
     a = folder("x.conf", f"# x\n[Definition]\nfailregex = {RULE}\n# between\n            ^ b <HOST>$ ; behind\n; x\n")
@@ -107,6 +178,11 @@ def test_comments_are_no_rules(folder):
         ("<HOST>", "::ffff:192.0.2.1", "192.0.2.1"),
         ("<HOST>", "2001:DB8:0:0::1", "2001:db8::1"),
         ("<HOST>", "[2001:db8::1]", "2001:db8::1"),
+        ("<HOST>", "[192.0.2.1]", "192.0.2.1"),
+        ("<HOST>", "64:ff9b::192.0.2.1", "64:ff9b::c000:201"),
+        ("<HOST>:\\d+", "2001:db8::1:58430", "2001:db8::1"),
+        ("<F-ADDR/>", "192.0.2.1", "192.0.2.1"),
+        ("<F-IP4>\\S+</F-IP4>", "192.0.2.1", "192.0.2.1"),
         ("<HOST>", "host.example.net", None),
         ("<HOST>", "999.1.1.1", None),
         ("<HOST>", "1:2", None),
@@ -216,6 +292,10 @@ def test_a_filter_says_how_its_dates_look(folder, pattern, line, at):
         ("[Definition]\nfailregex = ^<F-TUPLE_USER>\\d+</F-TUPLE_USER> <HOST>$\n", "<F-TUPLE_USER>"),
         ("[Definition]\nfailregex = ^ x <HOST><SKIPLINES>y$\n", "<SKIPLINES>"),
         ("[Definition]\nfailregex = ^ <_port> <HOST>$\n", "<_port>"),
+        (
+            "[Definition]\nfailregex = ^ <re-<mode>> <HOST>$\n[Init]\nmode = odd\n",
+            "no option re-odd, which <re-<mode>>",
+        ),
         ("[Definition]\nfailregex = ^ <HOTS>$\n", "has no <HOST>"),
         ("[Definition]\nfailregex = ^ <x?a:b> <HOST>$\n", "<x?a:b>"),
         ("[Definition]\nfailregex = ^ <HOST> <HOST>$\n", "failregex 1 does not compile"),
