@@ -51,6 +51,7 @@ def _document(line: JailLine, seen: Overview) -> dict[str, object]:
         "filter": j.filter,
         "banaction": j.banaction,
         "logpath": j.logpath.split(),
+        "logtimezone": j.logtimezone or None,
         "bans": line.bans,
         "bans_ever": line.bans_ever,
         "hits": line.hits,
@@ -102,7 +103,7 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
         if number:
             click.echo()
         for key, value in document.items():
-            if value == []:
+            if value is None or value == []:
                 continue
             shown = ", ".join(value) if isinstance(value, list) else value
             if key in {"findtime", "bantime"} and isinstance(value, int) and value:
@@ -135,6 +136,7 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
     show_default=True,
     help="Count and ban IPv6 attackers by networks of this length; 64 is what one customer has.",
 )
+@click.option("--logtimezone", default="", help="Zone of the log's times: UTC+0200, Europe/Zurich; else the system's.")
 @click.option("--escalate", is_flag=True, help="Make the four tiers of a ladder, with maxretry hits for a day.")
 @click.option("--disabled", is_flag=True, help="Make it, but do not enable it.")
 @force_option
@@ -151,6 +153,7 @@ def add(
     max_count: int,
     banaction: str,
     v6_prefix: int,
+    logtimezone: str,
     escalate: bool,
     disabled: bool,
     force: bool,
@@ -172,6 +175,7 @@ def add(
         max_count,
         escalate=escalate,
         v6_prefix=v6_prefix,
+        logtimezone=logtimezone,
     )
     return finish(jail_changes.add(context_of(ctx), record, force=force))
 

@@ -59,6 +59,8 @@ class Jail:
     """Whether packets are dropped or rejected; None leaves that to the settings."""
     v6_prefix: int = 128
     """The length of the networks by which IPv6 attackers are counted and banned."""
+    logtimezone: str = ""
+    """The zone of the log's times that name none; empty for the system's."""
 
 
 @dataclass(frozen=True, slots=True)

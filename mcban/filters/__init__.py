@@ -9,6 +9,7 @@ from mcban.filters.matcher import Matcher
 from mcban.filters.reader import FilterFile, list_filters
 from mcban.filters.rules import Match, Rule, Verdict
 from mcban.filters.scanner import OVERLONG, LineMatch, Scanner
+from mcban.filters.zones import parse_zone
 
 __all__ = [
     "OVERLONG",
@@ -24,4 +25,5 @@ __all__ = [
     "list_filters",
     "load_filter",
     "load_journal_filter",
+    "parse_zone",
 ]

@@ -21,7 +21,7 @@ from mcban.store.events import Event
 from mcban.store.jails import JailRecord
 
 NUMBERS = ("maxretry", "findtime", "bantime", "max_count", "v6_prefix")
-TEXTS = ("port", "filter", "banaction", "logpath")
+TEXTS = ("port", "filter", "banaction", "logpath", "logtimezone")
 LADDER_COLUMNS = ("maxretry", "findtime", "bantime")
 OPTIONS = (*NUMBERS, *TEXTS)
 
@@ -259,6 +259,8 @@ def _parse(option: str, value: str) -> int | str:
 def _show(option: str, value: Any) -> str:
     if option in {"findtime", "bantime"} and isinstance(value, int) and (value > 0 or value == FOREVER_DURATION):
         return f"{value} ({format_duration(value)})"
+    if option == "logtimezone" and not value:
+        return "the system's"
     return printable(str(value))
 
 

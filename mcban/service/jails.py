@@ -13,6 +13,7 @@ from mcban.core.duration import FOREVER_DURATION, LONGEST
 from mcban.core.model import Group, Jail, Kind
 from mcban.core.ports import parse_ports
 from mcban.errors import RefusedError, UsageError, printable
+from mcban.filters import parse_zone
 from mcban.firewall.base import group_fault, name_fault
 from mcban.service.context import Fault, JailBook
 from mcban.store.database import Transaction
@@ -92,6 +93,7 @@ def to_jail(record: JailRecord, port_number: PortNumber, chains: Collection[str]
         logpath=record.logpath,
         drop=action.drop,
         v6_prefix=record.v6_prefix,
+        logtimezone=_zone(record),
     )
 
 
@@ -106,6 +108,16 @@ def _action(record: JailRecord, chains: Collection[str] | None) -> BanAction:
             f"which names {', '.join(chains)}"
         )
     return action
+
+
+def _zone(record: JailRecord) -> str:
+    zone = str(record.logtimezone).strip()
+    if zone:
+        try:
+            parse_zone(zone)
+        except ValueError as error:
+            raise ValueError(f"logtimezone {error}") from None
+    return zone
 
 
 def _escalation_fault(name: str) -> str | None:
@@ -153,7 +165,7 @@ def group_faults(group: Group) -> list[Fault]:
             Fault(group.name, f"the tiers disagree: {drops[True]} says blocktype DROP, {drops[False]} REJECT")
         )
     enabled = [tier for tier in group.tiers if tier.enabled]
-    for column in ("filter", "logpath", "v6_prefix"):
+    for column in ("filter", "logpath", "v6_prefix", "logtimezone"):
         values = list(dict.fromkeys(getattr(tier, column) for tier in enabled))
         if len(values) > 1:
             faults.append(

@@ -18,7 +18,7 @@ from mcban.errors import UsageError
 from mcban.filters import Filter
 from mcban.service.context import Context
 from mcban.service.replay import LOG, Blocks, Trial, filter_of
-from mcban.service.sources import Intake, Source
+from mcban.service.sources import Intake, Source, group_zone
 
 MOST_THRESHOLDS = 20
 _LOGINS = "logins that succeed"  # no group's name: it has blanks
@@ -131,8 +131,9 @@ def preview(context: Context, group: Group, allow: AllowList, blocks: Blocks, th
 
 
 def _sources(group: Group, one: Filter) -> list[Source]:
-    sources = [Source(group.name, (LOG,), one)]
+    zone = group_zone(group)
+    sources = [Source(group.name, (LOG,), one, zone)]
     successes = one.of_successes()
     if successes is not None:
-        sources.append(Source(_LOGINS, (LOG,), successes))
+        sources.append(Source(_LOGINS, (LOG,), successes, zone))
     return sources

@@ -10,7 +10,7 @@ from mcban.core.escalation import Record, Verdict, counted_for, judge, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail
 from mcban.filters import Filter, load_filter
 from mcban.service.context import Context
-from mcban.service.sources import Intake, Source, reading_jail
+from mcban.service.sources import Intake, Source, group_zone, reading_jail
 
 Blocks = Iterable[tuple[str, bytes]]
 """Whole lines, each time with the name of the log that they are from."""
@@ -56,7 +56,7 @@ def filter_of(context: Context, group: Group) -> Filter:
 
 def replay(context: Context, group: Group, allow: AllowList, blocks: Blocks) -> Replayed:
     """Run the ladder of `group` over `blocks`. Raises FilterError, and what the blocks raise."""
-    intake = Intake([Source(group.name, (LOG,), filter_of(context, group))])
+    intake = Intake([Source(group.name, (LOG,), filter_of(context, group), group_zone(group))])
     trial = Trial(group, allow)
     bans: list[Ban] = []
     lines = hits = 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from pathlib import Path
 
 from mcban.core.model import Group, Hit, Jail, Kind
 from mcban.errors import DataError, FilterError, printable
-from mcban.filters import Filter, Scanner, load_filter, load_journal_filter
+from mcban.filters import Filter, Scanner, load_filter, load_journal_filter, parse_zone
 from mcban.logs import is_journal, name_entries, split_logpath
 from mcban.service.context import Context, Fault, JailBook
 
@@ -23,6 +24,8 @@ class Source:
     group: str
     patterns: tuple[str, ...]
     filter: Filter
+    zone: tzinfo | None = None
+    """The zone of times that name none; None is the system's."""
 
 
 def check_source(context: Context, jail: Jail) -> None:
@@ -54,7 +57,8 @@ def load_sources(jail: Jail, shelf: FilterShelf) -> list[Source]:
     paths = split_logpath(jail.logpath)
     files = tuple(path for path in paths if not is_journal(path))
     journals = [path for path in paths if is_journal(path)]
-    sources = [Source(jail.group, files, shelf.get(jail.filter, journal=False))] if files else []
+    zone = parse_zone(jail.logtimezone) if jail.logtimezone else None
+    sources = [Source(jail.group, files, shelf.get(jail.filter, journal=False), zone)] if files else []
     if journals:
         one = shelf.get(jail.filter, journal=True)
         names = tuple(name_entries(journal, one.journalmatch) for journal in journals)
@@ -83,12 +87,18 @@ def reading_jail(group: Group) -> Jail | None:
     return next((tier for tier in group.tiers if tier.enabled and tier.kind is not Kind.BLACKLIST), None)
 
 
+def group_zone(group: Group) -> tzinfo | None:
+    """The zone of a group's logs, as the jail that reads for it names it; None is the system's."""
+    jail = reading_jail(group) or group.tiers[0]
+    return parse_zone(jail.logtimezone) if jail.logtimezone else None
+
+
 @dataclass(slots=True)
 class _Feed:
-    """The scanner of one set of patterns, and the groups behind each of its filters."""
+    """The scanners of one set of patterns, one for each zone that somebody reads them in, and the groups behind each
+    of their filters."""
 
-    scanner: Scanner
-    groups: list[list[str]]
+    scanners: list[tuple[Scanner, list[list[str]]]]
     told: set[str] = field(default_factory=set)
 
 
@@ -108,27 +118,34 @@ class Intake:
     def hits(self, path: str, data: bytes, patterns: Collection[str], now: int) -> list[Hit]:
         """The hits in `data`, lines of the log at `path`, which `patterns` led to."""
         feed = self._feed(frozenset(patterns))
-        overlong = feed.scanner.overlong
         hits: list[Hit] = []
-        for match in feed.scanner.scan(data, now):
-            at = match.at
-            if at is None or at > now + FUTURE:
-                why = "a hit has no date" if at is None else "a hit lies in the future"
-                self._warn(feed, path, f"{why}: the time of reading is taken; is the clock or the time zone right?")
-                at = now
-            hits += [Hit(at, match.ip, group, match.user) for group in feed.groups[match.filter]]
-        if feed.scanner.overlong > overlong:
-            self._warn(feed, path, "lines too long to be matched were passed over")
+        for scanner, groups in feed.scanners:
+            overlong = scanner.overlong
+            for match in scanner.scan(data, now):
+                at = match.at
+                if at is None or at > now + FUTURE:
+                    why = "a hit has no date" if at is None else "a hit lies in the future"
+                    self._warn(feed, path, f"{why}: the time of reading is taken; is the clock or the time zone right?")
+                    at = now
+                hits += [Hit(at, match.ip, group, match.user) for group in groups[match.filter]]
+            if scanner.overlong > overlong:
+                self._warn(feed, path, "lines too long to be matched were passed over")
         return hits
 
     def _feed(self, patterns: frozenset[str]) -> _Feed:
         feed = self._feeds.get(patterns)
         if feed is None:
-            by_filter: dict[int, tuple[Filter, list[str]]] = {}
+            zones: dict[tzinfo | None, dict[int, tuple[Filter, list[str]]]] = {}
             for source in self._sources:
                 if patterns & set(source.patterns):
+                    by_filter = zones.setdefault(source.zone, {})
                     by_filter.setdefault(id(source.filter), (source.filter, []))[1].append(source.group)
-            feed = _Feed(Scanner([f for f, _ in by_filter.values()]), [groups for _, groups in by_filter.values()])
+            feed = _Feed(
+                [
+                    (Scanner([f for f, _ in used.values()], zone), [groups for _, groups in used.values()])
+                    for zone, used in zones.items()
+                ]
+            )
             self._feeds[patterns] = feed
         return feed
 

@@ -23,6 +23,7 @@ _COLUMNS = (
     JAILS.c.max_count,
     JAILS.c.escalate,
     JAILS.c.v6_prefix,
+    JAILS.c.logtimezone,
 )
 
 
@@ -42,6 +43,7 @@ class JailRecord:
     max_count: int
     escalate: bool = False
     v6_prefix: int = 128
+    logtimezone: str = ""
 
     def values(self) -> dict[str, Any]:
         """Column to value."""
@@ -66,8 +68,11 @@ class JailTable:
     def all(self) -> list[JailRecord]:
         """Every row, in the order in which they were made."""
         rows = self._connection.execute(select(*_COLUMNS).order_by(JAILS.c.id))
-        # NULL in `enabled` is what the original's table allows and treats as on.
-        return [JailRecord(_text(name), enabled is None or enabled, *_texts(rest)) for name, enabled, *rest in rows]
+        # NULL in `enabled` is what the original's table allows and treats as on; in `logtimezone` it is no text.
+        return [
+            JailRecord(_text(name), enabled is None or enabled, *_texts([*rest, zone or ""]))
+            for name, enabled, *rest, zone in rows
+        ]
 
     def insert(self, jail: JailRecord) -> None:
         """Add a row."""

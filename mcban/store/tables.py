@@ -180,6 +180,7 @@ JAILS = Table(
     _flag("send_mail_bl", default=True),
     _flag("escalate", default=False, nullable=False),
     _always("v6_prefix", Integer, default=128, server_default=text("128")),
+    Column("logtimezone", String(64)),
     UniqueConstraint("name"),
     **_MYSQL,
 )

@@ -33,6 +33,7 @@ def create_jails() -> None:
         sa.Column("send_mail_bl", sa.Boolean, server_default=sa.text("1")),
         sa.Column("escalate", sa.Boolean, server_default=sa.text("0"), nullable=False),
         sa.Column("v6_prefix", sa.Integer, server_default=sa.text("128"), nullable=False),
+        sa.Column("logtimezone", sa.String(64)),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fail2ban_jail")),
         sa.UniqueConstraint("name", name=op.f("uq_fail2ban_jail_name")),
         **MYSQL,
