@@ -60,7 +60,7 @@ class Journal:
 
     def __init__(self, name: JournalName, position: Position | None, poll: select.epoll, *, new: bool = False) -> None:
         self.path = str(name)
-        self.state, self.reason = LogState.WAITING, ""
+        self.state, self.reason = find_journal(name)
         self.warnings: list[str] = []
         self.position = position
         self._name, self._poll = name, poll

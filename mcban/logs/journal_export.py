@@ -133,7 +133,7 @@ class ExportReader:
         try:
             cursor = fields[b"__CURSOR"].decode("ascii")
             stamp = _stamp(int(fields[b"__REALTIME_TIMESTAMP"]))
-        except (KeyError, ValueError, OverflowError):
+        except (KeyError, ValueError, OverflowError, OSError):
             raise DataError("journalctl wrote an entry without a cursor or a time") from None
         return Entry(cursor, stamp + _text(fields), cut)
 
