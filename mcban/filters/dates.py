@@ -10,7 +10,7 @@ daemon writes it. The usual ways to write one are recognised
    thread, the kernel's uptime), a level (`WARN: `), `host program[pid]: `, `container | `;
 3. in an access log's brackets, behind the client's address and a dash, before the quoted request: servers escape
    the quotation marks of a login;
-4. in `audit(1795352400.123:42)`, before any quotation mark and any other parenthesis;
+4. in the `audit(1795352400.123:42)` with which auditd and the kernel begin such a line;
 5. as a JSON object's or a logfmt line's value under one of the usual names (`time`, `ts`, `@timestamp`…). Both are
    read by their structure, so that no text inside of a value can bring a name of its own.
 
@@ -203,7 +203,7 @@ _QUOTED = (
     r'(?:(?=[^\s.:]*[.:])\S++ ++)?[\w.:%-]++ ++- (?:[^"\\\[]++|\\.|""|\[)*?'
     rf'\[({CORES["access log"]})\s?\](?= (?:[^\s"\\\[\]]+ ){{0,2}}")'
 )
-_AUDIT = rf"[^'\"(]*+(?<=audit)(?<!\waudit)\(({EPOCH})(?=:\d+\))"
+_AUDIT = rf"(?:node=\S+ )?(?:type=\w+ msg=|(?:\[[ \d.]+\] )?audit: type=\d+ )audit\(({EPOCH})(?=:\d+\))"
 
 DEFAULT_FORMS = (
     *LINE_FORMS,

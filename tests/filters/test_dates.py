@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcban.filters.dates import DEFAULT_FORMS, Clock, find_date
@@ -96,6 +96,7 @@ def read(line, zone=UTC, now=NOW):
         ('time="2026-11-22T13:00:00+01:00" level=error msg="x"', "2026-11-22T12:00:00", 'time="" level=error msg="x"'),
         ('level=info msg="a \\" b" ts=2026-11-22T13:00:00Z x', "2026-11-22T13:00:00", None),
         ("type=USER_LOGIN msg=audit(1795352400.415:4063): x", "2026-11-22T13:00:00", None),
+        ("[   12.345678] audit: type=1400 audit(1795352400.415:4063): x", "2026-11-22T13:00:00", None),
         ('192.0.2.1 - - [22/Nov/2026:13:00:00 ] example.com "GET', "2026-11-22T13:00:00", None),
     ],
 )
@@ -117,6 +118,8 @@ def test_a_date_is_read_as_the_daemons_of_today_write_it(line, moment, rest):
         '{"user":"\\"time\\":\\"2026-11-22T13:00:00Z\\""}',
         '{"user":"2026-11-22T13:00:00Z"}',
         "type=LOGIN acct='audit(1795352400.415:4063)'",
+        "Failed login of audit(1795352400.415:4063): from",
+        "type=LOGIN acct=a audit(1795352400.415:4063): from",
         "[alice] 2026-11-22 13:00:00 x",
         "PORT Nov 22 13:00:00 x",
         "x Nov 22 13:00:00 x",
@@ -299,11 +302,12 @@ def test_a_date_without_its_year_is_read_back(seconds, written, zone, later):
     assert meant(line, zone, seconds + later) in both(seconds, zone)
 
 
+@settings(max_examples=1000)
 @given(
     MOMENTS,
     st.sampled_from(WITH_YEAR + WITHOUT_YEAR),
     MOMENTS,
-    st.sampled_from(WITH_YEAR + WITHOUT_YEAR + ["{:%Y-%m-%d %H:%M:%SZ}", "audit({:%s}:1)", "{:%H:%M:%S}"]),
+    st.sampled_from(WITH_YEAR + WITHOUT_YEAR + ["{:%Y-%m-%d %H:%M:%SZ}", " audit({:%s}:1): ", "{:%H:%M:%S}"]),
     st.text(alphabet=' "\\[]{}:=,-x0Z@<>()', max_size=12),
     st.text(alphabet=' "\\[]{}:=,-x0Z@<>()', max_size=12),
 )
