@@ -27,9 +27,12 @@ def sync(ctx: click.Context, check: bool, force: bool, as_json: bool) -> int:
         _tell(Plan(), as_json, note=note)
         return 0
     if check:
-        plan = service.compare(context).plan
-        _tell(plan, as_json)
-        return 0 if plan.empty else 1
+        found = service.compare(context)
+        _tell(found.plan, as_json)
+        withheld = service.guard(context, found)[1]
+        if withheld:
+            click.echo(f"mcban: without --force, mcban sync does the rest of it only: {withheld}", err=True)
+        return 0 if found.plan.empty else 1
     take_over(context)
     outcome = service.sync(context, force=force)
     if outcome.withheld:

@@ -101,7 +101,8 @@ class DriftWatch:
         self._aim = None  # until all is well: what is told once is not told again
         found: dict[str, Turnover] = {}
         for jail in aim.wanted.entries:
-            if now >= self._look_at.get(jail, 0.0):
+            # Whatever comes into a list that was counted empty shows in the count.
+            if now >= self._look_at.get(jail, 0.0) and self._counts.get(jail) != 0:
                 turnover = self._turnover(context, jail, now)
                 if turnover is None:
                     return None

@@ -266,10 +266,11 @@ def _show(option: str, value: Any) -> str:
 
 def _carry_out(context: Context, work: Work, *, lifts: bool = False) -> Report:
     """Ask the kernel whether it would listen, change SQL, then bring the kernel to it if it holds anything of ours.
-    `lifts`: that bans are lifted is what was asked for."""
+    `lifts`: that bans are lifted is what was asked for, so that it is said when they are not."""
     before = context.firewall.read(())
     said = context.database.write(lambda t: work(t, load_world(context, t)))
     if before.rules:
-        outcome = sync(context, force=lifts)
-        return Report(tuple(said), tuple(f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in outcome.refusals))
+        outcome = sync(context)
+        failed = [f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in outcome.refusals]
+        return Report(tuple(said), tuple(failed + [outcome.withheld] * (lifts and bool(outcome.withheld))))
     return Report(tuple(said))

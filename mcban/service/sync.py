@@ -130,6 +130,8 @@ class Comparison:
     actual: Actual
     aim: Aim
     world: World
+    held: int
+    """The entries of the whole kernel, also where only some groups are looked at."""
 
     def lifts(self) -> dict[str, set[str]]:
         """By jail, the entries that the plan lifts and that no jail's being disabled explains."""
@@ -151,9 +153,10 @@ def compare(context: Context, names: Collection[str] | None = None) -> Compariso
         return world, aim_of(context, transaction, world, names)
 
     world, aim = context.database.read(work)
+    held = sum(len(entries) for entries in actual.entries.values())
     if names is not None:
         actual = _only(actual, names, aim.wanted)
-    return Comparison(plan(aim.wanted, actual, context.now, context.firewall.longest), actual, aim, world)
+    return Comparison(plan(aim.wanted, actual, context.now, context.firewall.longest), actual, aim, world, held)
 
 
 MANY = 100
@@ -167,10 +170,11 @@ def sync(
 
     When more than half of over MANY entries would be lifted of which SQL has no row at all, the database came back
     empty, or is another one: then, unless forced, these stay, all else is done, and `withheld` of the outcome says so.
-    `meant` are entries that are lifted all the same, since somebody has just asked for it.
+    Where only some groups are looked at, it is half of theirs, and MANY of the whole kernel. `meant` are entries that
+    are lifted all the same, since somebody has just asked for it; so are those that are allowed.
     """
     found = compare(context, names)
-    todo, withheld = (found.plan, "") if force else _guard(context, found, meant)
+    todo, withheld = (found.plan, "") if force else guard(context, found, meant)
     refusals = _apply(context, todo)
     return Outcome(
         plan=todo,
@@ -216,17 +220,21 @@ def lines_of(jail: str, lost: Collection[str], strays: Collection[str]) -> list[
     return said
 
 
-def _guard(context: Context, found: Comparison, meant: Collection[str]) -> tuple[Plan, str]:
+def guard(context: Context, found: Comparison, meant: Collection[str] = ()) -> tuple[Plan, str]:
     """The plan without what would lift bans that SQL has lost, and what to say of it."""
     lifts = found.lifts()
     held = sum(len(entries) for entries in found.actual.entries.values())
-    if held <= MANY or 2 * sum(len(entries) for entries in lifts.values()) <= held:
+    if found.held <= MANY or 2 * sum(len(entries) for entries in lifts.values()) <= held:
         return found.plan, ""
     asked = {entry for entries in lifts.values() for entry in entries}
     rows = context.database.read(lambda t: t.addresses.get(asked, lifts))
     known = {(row.jail, entry_of(row)) for row in rows}
     lost = {
-        jail: {entry for entry in entries if (jail, entry) not in known and entry not in meant}
+        jail: {
+            entry
+            for entry in entries
+            if (jail, entry) not in known and entry not in meant and not _allowed(found.world, jail, entry)
+        }
         for jail, entries in lifts.items()
     }
     number = sum(len(entries) for entries in lost.values())
@@ -245,6 +253,10 @@ def _guard(context: Context, found: Comparison, meant: Collection[str]) -> tuple
         f"SQL knows nothing of {number} of the {held} bans in the kernel: is this the right database, and whole? "
         "They stay in force; mcban sync --force lifts them"
     )
+
+
+def _allowed(world: World, jail: str, entry: str) -> bool:
+    return jail in world.book.jails and world.allow.touching(entry, world.book.jails[jail]) is not None
 
 
 def enforce(

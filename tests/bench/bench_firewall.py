@@ -4,6 +4,7 @@
 
 Everything is in a private namespace, which needs root. Medians of several runs of the same entries; whoever has less
 of a machine sees other numbers, but the same relations. The processor's time of a check counts the programs it starts.
+Reading the bans from SQL (SQLite) is not part of `apply`, and stands apart.
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from ipaddress import IPv4Address
+from pathlib import Path
 
+from mcban.config import Config
 from mcban.core.model import Ports
 from mcban.core.plan import Plan, Rule, Wanted, plan
 from mcban.firewall.base import Firewall
 from mcban.firewall.ipset import IpsetFirewall
 from mcban.firewall.nftables import NftablesFirewall
+from mcban.service.sync import aim_of
+from mcban.service.world import load_world
+from mcban.store import schema
+from mcban.store.addresses import AddressRecord
+from mcban.wiring import wire
 from tests.netns import one_host, why_not
 
 JAIL = "mc-exim-1d"
@@ -65,6 +74,21 @@ def programs(ends: dict[str, int], runs: int) -> None:
     line("ipset save", len(ends), out)
 
 
+def reading_sql(ends: dict[str, int], runs: int) -> None:
+    """What the engine does before it knows what the kernel should hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        context = wire(Config(state_dir=Path(folder), firewall_backend="memory"))
+        schema.upgrade(context.database)
+        rows = [AddressRecord(ip, JAIL, 1, True, since=1, until=end, reason="bench") for ip, end in ends.items()]
+        context.database.write(lambda t: t.addresses.save(rows))
+        took = [
+            seconds(lambda: context.database.read(lambda t: aim_of(context, t, load_world(context, t), None)))
+            for _ in range(runs)
+        ]
+        context.database.dispose()
+    line("SQL read (SQLite), in no other line", len(ends), took)
+
+
 def backend(make: Callable[[], Firewall], ends: dict[str, int], runs: int) -> None:
     """In, out, and looking when there is nothing to do."""
     into, out, whole, look, used = [], [], [], [], []
@@ -91,7 +115,9 @@ def backend(make: Callable[[], Firewall], ends: dict[str, int], runs: int) -> No
         firewall.close()
     line(f"{name}: apply into empty sets", len(ends), into)
     line(f"{name}: read back", len(ends), out)
-    if whole:
+    if not whole:
+        print(f"{len(ends):>9,}  {name}: read and plan: as long as reading back, and some seconds; see the README")
+    else:
         line(f"{name}: read and plan, nothing to do", len(ends), whole)
     share = statistics.median(used) / 3
     print(
@@ -110,6 +136,7 @@ def main() -> None:
         with one_host() as host, host.entered():
             until = int(time.time()) + 86400
             ends = {str(IPv4Address(0x0B000000 + 7 * at)): until for at in range(count)}
+            reading_sql(ends, runs)
             programs(ends, runs)
             backend(IpsetFirewall, ends, runs)
             backend(NftablesFirewall, ends, runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from mcban.core.model import FOREVER
 from mcban.core.plan import Plan
 from mcban.errors import DatabaseError
 from mcban.firewall.memory import MemoryFirewall
-from mcban.service import allow, bans
+from mcban.service import allow, bans, jail_changes
 from mcban.service.context import Context
 from mcban.service.drift import READ_ALL_EVERY, DriftWatch
 from mcban.service.sync import MANY, Outcome, compare, enforce, sync
@@ -220,6 +221,57 @@ def test_lost_jails_count_like_lost_bans(context: Context) -> None:
     assert sync(context).withheld
     assert set(firewall_of(context).entries["mc-exim-1y"]) == set(ips)
     assert "mc-exim" in firewall_of(context).rules
+
+
+@pytest.mark.parametrize(("number", "lost", "stay"), [(100, 100, 0), (101, 50, 51), (101, 51, 101), (300, 300, 300)])
+def test_more_than_half_of_over_a_hundred_is_the_bound(context: Context, number: int, lost: int, stay: int) -> None:
+    """A small list, or half of a large one, follows SQL like any change."""
+    ips = fill(context, number)
+    execute(context, *(f"DELETE FROM fail2ban_ips WHERE ip = '{ip}'" for ip in ips[:lost]))
+    assert bool(sync(context).withheld) == (stay == number)
+    assert len(firewall_of(context).entries["mc-exim-1y"]) == stay
+
+
+def test_a_command_for_one_group_lifts_no_lost_bans_of_it(context: Context) -> None:
+    """Also where that group alone holds too few to tell: the kernel as a whole shows that the database lost them."""
+    fill(context, MANY + 20)
+    bans.ban(context, "mc-ssh", ["203.0.113.1", "203.0.113.2", "203.0.113.3"], None, force=False, yes=False)
+    execute(context, "DELETE FROM fail2ban_ips")
+    bans.ban(context, "mc-ssh-1d", ["203.0.113.9"], None, force=False, yes=False)
+    assert set(firewall_of(context).entries["mc-ssh-1d"]) == {f"203.0.113.{n}" for n in (1, 2, 3, 9)}
+
+
+def test_removing_a_jail_lifts_its_bans_and_no_lost_ones_of_others(context: Context) -> None:
+    """What a command is asked for is no force for all the rest; when it lifts less than it says, that is told."""
+    ips = fill(context, MANY + 20)
+    jail_changes.remove(context, "mc-exim-bl", yes=True)
+    execute(context, "DELETE FROM fail2ban_ips")
+    said = jail_changes.remove(context, "mc-ssh", yes=True)
+    assert ["SQL knows nothing of" in line for line in said.failed] == [True]
+    assert set(firewall_of(context).entries["mc-exim-1y"]) == set(ips)
+    assert "mc-ssh-1d" not in firewall_of(context).entries
+
+
+MASS_LIFTS: dict[str, Callable[[Context, list[str]], object]] = {
+    "jail disable": lambda context, _: jail_changes.enable(context, "mc-exim-1y", on=False),
+    "general disable": lambda context, _: jail_changes.enable(context, None, on=False),
+    "unban": lambda context, ips: bans.unban(context, None, ips),
+    "whitelist": lambda context, _: allow.allow(context, None, ["198.51.0.0/16"]),
+    "jail remove": lambda context, _: jail_changes.remove(context, "mc-exim", yes=True),
+}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["SQL knows them", "SQL lost them"])
+@pytest.mark.parametrize("way", MASS_LIFTS)
+def test_what_a_command_lifts_by_the_hundred_is_lifted(context: Context, way: str, lost: bool) -> None:
+    """However many bans a command ends, nobody needs to force it; only a jail that is removed while SQL has lost its
+    bans keeps them, and that is said."""
+    ips = fill(context, MANY + 20)
+    if lost:
+        execute(context, "DELETE FROM fail2ban_ips")
+    MASS_LIFTS[way](context, ips)
+    left = firewall_of(context).entries.get("mc-exim-1y", {})
+    assert set(left) == (set(ips) if lost and way == "jail remove" else set())
 
 
 @pytest.mark.parametrize(
