@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import TextIO
 
 import click
 
 from mcban.cli.output import context_of, plural
+from mcban.cli.progress import Progress
 from mcban.errors import DataError
 from mcban.service.context import Context
 from mcban.service.sources import find_sources
@@ -30,49 +32,73 @@ def run(ctx: click.Context, once: bool) -> int:
     from mcban.daemon.signals import Signals, tell_systemd  # noqa: PLC0415
 
     context = context_of(ctx)
-    _log_to_stderr(context.config.log_level)
-    log = logging.getLogger("mcban")
-    open_state(context)
-    presence = Presence(context.config.state_dir)
-    presence.take()
-    try:
-        signals = Signals()
-        log.info("database %s, node %s", context.database.shown_url, context.config.node)
-        if context.firewall.enforces:
-            presence.take_firewall(context.firewall.name)
-            log.info("firewall %s", context.firewall.name)
-        else:
-            log.warning("firewall %s: decides and records, touches no kernel", context.firewall.name)
-        engine = Engine(context, presence)
-        engine.start()
-        if once:
-            if not engine.read_to_end(signals):
-                log.warning("stopped before the end of the logs; the rest is read next time")
-                return 130
-            _check_all_read(context)
+    with Progress(0, wanted=once) as progress:
+        _log_to_stderr(context.config.log_level, progress)
+        log = logging.getLogger("mcban")
+        open_state(context)
+        presence = Presence(context.config.state_dir)
+        presence.take()
+        try:
+            signals = Signals()
+            log.info("database %s, node %s", context.database.shown_url, context.config.node)
+            if context.firewall.enforces:
+                presence.take_firewall(context.firewall.name)
+                log.info("firewall %s", context.firewall.name)
+            else:
+                log.warning("firewall %s: decides and records, touches no kernel", context.firewall.name)
+            engine = Engine(context, presence)
+            engine.start()
+            if once:
+                if not engine.read_to_end(signals, progress):
+                    log.warning("stopped before the end of the logs; the rest is read next time")
+                    return 130
+                _check_all_read(context, engine.broken)
+                return 0
+            log.info("ready")
+            tell_systemd("READY=1")
+            engine.run(signals)
+            engine.stop(keep=signals.keep)
             return 0
-        log.info("ready")
-        tell_systemd("READY=1")
-        engine.run(signals)
-        engine.stop(keep=signals.keep)
-        return 0
-    finally:
-        presence.leave()
+        finally:
+            presence.leave()
 
 
-def _check_all_read(context: Context) -> None:
-    """Raises DataError when `run --once` had to pass over a jail: nobody watches it who would see that in `status`."""
+def _check_all_read(context: Context, broken: list[str]) -> None:
+    """Raises DataError when `run --once` had to pass over a jail or what is left of a `broken` archive: nobody watches
+    it who would see that in `status`."""
     book = context.database.read(lambda t: load_world(context, t)).book
     unusable = [fault for fault in book.faults if fault.what not in book.groups and fault.what not in book.jails]
-    passed_over = [*unusable, *find_sources(context, book)[1]]
+    passed_over = [*unusable, *find_sources(context, book)[1], *broken]
     if passed_over:
         more = f" (and {plural(len(passed_over) - 1, 'other')})" if len(passed_over) > 1 else ""
         raise DataError(f"passed over {passed_over[0]}{more}; all other logs were read")
 
 
-def _log_to_stderr(level: str) -> None:
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes between the lines that tell how far reading is."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(sys.stderr)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.clear()
+        super().emit(record)
+
+
+class _Lines(logging.Formatter):
+    """Each line of a record with time and level of its own: the engine tells the bans of a batch in one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if "\n" in record.message:
+            text = text.replace("\n", "\n" + text[: -len(record.message)])
+        return text
+
+
+def _log_to_stderr(level: str, progress: Progress) -> None:
     # journald and syslog put their own time before each line.
     stamp = "" if os.environ.get("JOURNAL_STREAM") else "%(asctime)s "
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format=f"{stamp}%(levelname)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
-    )
+    handler = _Handler(progress)
+    handler.setFormatter(_Lines(f"{stamp}%(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -36,6 +36,10 @@ class Progress:
         self._shown = False
         self.clear()
 
+    def expect(self, total: int) -> None:
+        """So many bytes are to be read, as is known by now."""
+        self.total = total
+
     def read(self, count: int) -> None:
         """So many bytes more were taken from the disk."""
         self._bytes += count

@@ -10,10 +10,10 @@ import os
 import selectors
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mcban import __version__
 from mcban.core.duration import about
@@ -23,7 +23,7 @@ from mcban.daemon.presence import Presence
 from mcban.daemon.signals import Signals, tell_systemd
 from mcban.errors import DatabaseError, FirewallError, McbanError, RefusedError, printable
 from mcban.firewall.base import IncompleteError, Refusal
-from mcban.logs import LogReader, LogState
+from mcban.logs import Block, InDoubtError, LogReader, LogState, find_archives, read_archive, size_of
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed
 from mcban.service.context import Context, Fault, World
@@ -64,6 +64,19 @@ def _key(position: Position) -> FileKey:
     return position.path, position.device, position.inode
 
 
+class Onlooker(Protocol):
+    """Somebody who watches how far `run --once` is."""
+
+    def expect(self, total: int) -> None:
+        """So many bytes are to be read."""
+
+    def read(self, count: int) -> None:
+        """So many more of them were."""
+
+    def matched(self, block: bytes) -> None:
+        """These lines are dealt with."""
+
+
 class Engine:
     """One run of the engine, from `start` to `stop`."""
 
@@ -82,6 +95,8 @@ class Engine:
         self._due: dict[str, float] = {}
         self._pause = 0.0
         self._read_again = 0.0
+        self._onlooker: Onlooker | None = None
+        self.broken: list[str] = []
         self._world: World
         self._intake: Intake
         self._feed: ChangeFeed
@@ -149,9 +164,11 @@ class Engine:
             self._pause = 0.0
         return more
 
-    def read_to_end(self, signals: Signals) -> bool:
+    def read_to_end(self, signals: Signals, onlooker: Onlooker | None = None) -> bool:
         """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong; returns False
-        when a signal ended it before."""
+        when a signal ended it before. `broken` has what could not be read to its end."""
+        self._onlooker = onlooker
+        self._read_archives(signals)
         while not signals.stop:
             while not signals.stop and self._take_block():
                 if len(self._pending.hits) >= GROUP_SIZE:
@@ -164,6 +181,37 @@ class Engine:
         self._mend()
         self._watch_logs()
         return not signals.stop
+
+    def _read_archives(self, signals: Signals) -> None:
+        """Read what is new in the compressed logs that jails name: they are not followed, since nobody writes there."""
+        context, patterns = self._context, self._intake.patterns
+        archives = find_archives(patterns)
+        logs = [pattern for pattern in patterns if pattern not in archives]
+        if archives:
+            self._follower.set_patterns(logs)
+        if self._onlooker:
+            unread = sum(status.lag for status in self._follower.status())
+            self._onlooker.expect(unread + sum(size_of(path) or 0 for path in archives))
+        if archives and context.config.read_new_logs == "end":
+            log.info("archives are not read: read_new_logs is \"end\", and they hold what was before")
+            return
+        stored = context.database.read(lambda t: t.positions.all(context.config.node)) if archives else []
+        positions = {_key(position): position for position in stored}
+        seen = self._onlooker.read if self._onlooker else None
+        for path in archives:
+            try:
+                for block in read_archive(path, positions.values(), logs, seen):
+                    if signals.stop:
+                        return
+                    self._take(block, {path})
+                    positions[_key(block.position)] = block.position
+                    if len(self._pending.hits) >= GROUP_SIZE:
+                        self._commit()
+            except InDoubtError as error:
+                log.warning("%s", error)
+            except McbanError as error:
+                log.error("%s", error)
+                self.broken.append(str(error))
 
     def stop(self, *, keep: bool) -> None:
         """Commit what was read; take everything of ours out of the kernel unless `keep`."""
@@ -191,15 +239,22 @@ class Engine:
         block = self._follower.read()
         if block is None:
             return False
+        if self._onlooker:
+            self._onlooker.read(len(block.data))
+        self._take(block, self._follower.patterns_of(block.path))
+        return True
+
+    def _take(self, block: Block, patterns: Collection[str]) -> None:
+        """Take a block, to which `patterns` led, into what is pending."""
         if block.data:
-            patterns = self._follower.patterns_of(block.path)
             self._pending.hits += self._intake.hits(block.path, block.data, patterns, self._context.now)
         if _key(block.position) in self._pending.finished:
             self._commit()  # a new file has the number of one that is to be forgotten: one after the other
         self._pending.positions[_key(block.position)] = block.position
         for position in block.finished:
             self._pending.finished[_key(position)] = position
-        return True
+        if self._onlooker:
+            self._onlooker.matched(block.data)
 
     def _commit(self) -> None:
         """Write what is pending, then let the kernel have the bans."""

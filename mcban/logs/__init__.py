@@ -1,6 +1,6 @@
 """Following log files across rotation, from a position that SQL remembers."""
 
-from mcban.logs.archive import find_archives, read_archive, read_file, size_of
+from mcban.logs.archive import InDoubtError, find_archives, read_archive, read_file, size_of
 from mcban.logs.follower import POLL, Follower
 from mcban.logs.journal_name import is_journal, name_entries
 from mcban.logs.model import Block, LogState, LogStatus, Position
@@ -11,6 +11,7 @@ __all__ = [
     "POLL",
     "Block",
     "Follower",
+    "InDoubtError",
     "LogReader",
     "LogState",
     "LogStatus",

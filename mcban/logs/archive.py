@@ -142,12 +142,18 @@ def _keep(rest: list[bytes], kept: int, part: bytes) -> int:
 # Archives among the logs of a jail
 
 
+class InDoubtError(DataError):
+    """An archive is left alone, since its lines may have been counted, or will be, as part of another log."""
+
+
 def is_archive(path: str) -> bool:
-    """Whether the file at `path` is compressed; by its name when it cannot be looked into."""
+    """Whether there is a compressed file at `path`; by its name when it cannot be looked into."""
     try:
         descriptor = open_regular(path)
-    except (OSError, DataError):
-        return is_packed(path)
+    except OSError as error:
+        return error.errno not in ABSENT and is_packed(path)
+    except DataError:
+        return False
     try:
         return codec_of(os.pread(descriptor, LONGEST_MAGIC, 0)) is not None
     except OSError:
@@ -170,14 +176,13 @@ def read_archive(
     `positions` are the committed ones of all logs, `logs` the paths that are followed. The content decides what is
     new, not the name, since rotation renames: a position of a file that began in the same way, followed or archived,
     under whatever name, says how far it was read. In doubt lines are left out rather than counted twice: what may have
-    been read under another name is refused by DataError. Raises that too when the archive cannot be read to its end;
-    the blocks before that hold.
+    been read under another name raises InDoubtError. Raises DataError or NoPermissionError when the archive cannot be
+    read to its end; the blocks before that hold, and the next time goes on after them.
     """
-    descriptor = open_regular(path)
     try:
-        status = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
+        status = os.stat(path)  # noqa: PTH116 - paths are text here, as they are in SQL
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {reason_of(error)}") from error
     content = _content(path, BLOCK_SIZE, seen)
     head = b""
     for chunk in content:
@@ -201,10 +206,10 @@ def _read_to(begin: bytes, positions: Iterable[Position]) -> int | None:
 
 
 def _check_unread(path: str, begin: bytes, positions: Iterable[Position], logs: Iterable[str]) -> None:
-    """Raises DataError when the archive may hold lines that were, or will be, read as part of a log."""
+    """Raises InDoubtError when the archive may hold lines that were, or will be, read as part of a log."""
     base = _base_of(path)
     if base is not None and any(position.path == base for position in positions):
-        raise DataError(
+        raise InDoubtError(
             f"{path} is left alone: it comes from {base}, which was followed, so its lines may have been counted; "
             "`mcban replay` reads it without counting"
         )
@@ -212,7 +217,7 @@ def _check_unread(path: str, begin: bytes, positions: Iterable[Position], logs: 
         for found in glob(log) if is_glob(log) else [log]:  # noqa: PTH207 - Path.glob knows no absolute patterns
             for file in [found, *(other.path for other in survey(found, ()) if not other.packed)]:
                 if begin_alike(begin, _begin_of(file)):
-                    raise DataError(f"{path} is left alone: it begins like {file}, which is read")
+                    raise InDoubtError(f"{path} is left alone: it begins like {file}, which is read")
 
 
 def _base_of(path: str) -> str | None:

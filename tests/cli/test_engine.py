@@ -94,7 +94,7 @@ def test_replay_respects_the_whitelist(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("command", ["replay -j mc-exim", "filter test mc-exim-filter"])
 def test_a_log_that_cannot_be_read(terminal: Terminal, command: str) -> None:
-    """A log that is missing, a folder or a broken archive is bad data; one that is forbidden is a matter of permission."""
+    """A log that is missing, a folder or a broken archive is bad data; a forbidden one is a matter of permission."""
     typed = command.split()
     missing = str(terminal.folder / "nope\x1b[31m.log")
     assert "there is no such file" in terminal.refuses(65, *typed, missing)

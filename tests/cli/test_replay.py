@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -167,8 +168,9 @@ def test_archives_are_replayed_like_the_logs_that_they_were(terminal: Terminal) 
 # The line on a terminal
 
 
-def watched(terminal: Terminal, *typed: str, interrupt: bool = False) -> tuple[int, bytes, bytes]:
-    """Run a command with standard error on a terminal: exit status, standard output, what the terminal got."""
+def watched(terminal: Terminal, *typed: str, interrupt: bool = False, feed: bool = True) -> tuple[int, bytes, bytes]:
+    """Run a command with standard error on a terminal, fed until it tells how far it is, then interrupted if so wanted:
+    exit status, standard output, what the terminal got."""
     master, slave = pty.openpty()
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": slave}
     process = subprocess.Popen([MCBAN, *typed], env={**terminal.env, "TERM": "xterm"}, **pipes)
@@ -177,7 +179,7 @@ def watched(terminal: Terminal, *typed: str, interrupt: bool = False) -> tuple[i
     block = (failure("203.0.113.7") * 2_000).encode()
     shown = b""
     os.set_blocking(master, False)
-    for _ in range(200):
+    for _ in range(200 if feed else 0):
         process.stdin.write(block)
         process.stdin.flush()
         try:
@@ -189,14 +191,14 @@ def watched(terminal: Terminal, *typed: str, interrupt: bool = False) -> tuple[i
     if interrupt:
         process.send_signal(signal.SIGINT)
     process.stdin.close()
-    out = process.stdout.read() if process.stdout else b""
-    status = process.wait(60)
-    try:
+    os.set_blocking(master, True)
+    with suppress(OSError):  # the terminal's other side is closed: that is the end
         while part := os.read(master, 1 << 16):
             shown += part
-    except OSError:
-        pass
     os.close(master)
+    assert process.stdout is not None
+    out = process.stdout.read()
+    status = process.wait(60)
     return status, out, shown
 
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 from backports import zstd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcban.errors import DataError
@@ -91,6 +91,7 @@ def test_what_the_programs_write_is_read(tmp_path: Path, program: str) -> None:
 
 
 @codecs
+@settings(deadline=None)
 @given(data=st.data())
 def test_an_archive_cut_short_is_said(
     tmp_path_factory: pytest.TempPathFactory, codec: str, data: st.DataObject
@@ -186,6 +187,7 @@ def test_an_archive_is_read_once(tmp_path: Path, codec: str) -> None:
     assert read_all(one, known)[0] == LINES[5_000:]
 
 
+@settings(deadline=None)
 @given(st.integers(1, len(LINES) - 1))
 def test_what_was_followed_before_it_was_compressed_is_not_read_again(
     tmp_path_factory: pytest.TempPathFactory, offset: int
@@ -217,9 +219,9 @@ def test_in_doubt_an_archive_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_only_an_archive_that_is_named_is_one(tmp_path: Path) -> None:
-    """Globs never lead to archives; what is named is told by its content, and by its name while it is not there."""
+    """Globs never lead to archives; what is named is told by its content, not by its name."""
     packed, plain = tmp_path / "packed", tmp_path / "plain.gz"
     packed.write_bytes(gzip.compress(LINES))
     plain.write_bytes(LINES)
     names = [str(tmp_path / name) for name in ("packed", "plain.gz", "pac*", "absent.xz", "absent")]
-    assert find_archives(names) == [names[0], names[3]]
+    assert find_archives(names) == [names[0]]
