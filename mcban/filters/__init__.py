@@ -3,7 +3,7 @@
 Which logs are read, and what a hit means for an address, is left to others.
 """
 
-from mcban.filters.filter import Explanation, Filter, load_filter
+from mcban.filters.filter import Explanation, Filter, load_filter, make_filter
 from mcban.filters.journal import load_journal_filter
 from mcban.filters.matcher import Matcher
 from mcban.filters.reader import FilterFile, list_filters
@@ -25,5 +25,6 @@ __all__ = [
     "list_filters",
     "load_filter",
     "load_journal_filter",
+    "make_filter",
     "parse_zone",
 ]

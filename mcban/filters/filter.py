@@ -41,6 +41,8 @@ class Explanation:
     rest: str
     name: str | None = None
     user: str | None = None
+    form: str | None = None
+    """The way in which the date is written, by its name or the filter's own pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Filter:
     success: tuple[Rule, ...] = ()
     """`successregex`, an option of ours: what a login that succeeds looks like. It bans nobody; previews tell by it who
     is likely to be a customer."""
+    files: tuple[Path, ...] = ()
+    """All files that were read for it: its own, its `.local`, what they include."""
 
     @property
     def every_line(self) -> bool:
@@ -113,12 +117,24 @@ class Filter:
         told = (matcher or self.matcher()).judge(rest, self.rules, at)
         if told.match and told.match.at is not None:
             at = told.match.at
-        return Explanation(told.outcome, told.match, told.rule, told.ignored_by, date, at, rest, told.name, told.user)
+        form = found.form.name if found else None
+        return Explanation(
+            told.outcome, told.match, told.rule, told.ignored_by, date, at, rest, told.name, told.user, form
+        )
 
 
 def load_filter(spec: str, folders: Sequence[Path]) -> Filter:
     """The filter that a jail's row names, `NAME` or `NAME[key=value, …]`; raises FilterError."""
-    definition = read_definition(spec, folders)
+    return _compile(read_definition(spec, folders))
+
+
+def make_filter(failregex: str, ignoreregex: str = "", datepattern: str = "") -> Filter:
+    """A filter that stands in no file, of these options as a file has them, `%` being itself; raises FilterError."""
+    options = {"failregex": failregex, "ignoreregex": ignoreregex, "datepattern": datepattern}
+    return _compile(Definition("by hand", Path("-"), options, {}))
+
+
+def _compile(definition: Definition) -> Filter:
     options = definition.options
 
     def fail(what: str) -> FilterError:
@@ -148,6 +164,7 @@ def load_filter(spec: str, folders: Sequence[Path]) -> Filter:
         journalmatch=options.get("journalmatch", ""),
         maxlines=maxlines,
         success=success,
+        files=definition.files,
     )
 
 

@@ -40,12 +40,13 @@ class FilterFile:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A filter's options after includes and overrides, and where each value came from."""
+    """A filter's options after includes and overrides, where each value came from, and all files that were read."""
 
     name: str
     path: Path
     options: Mapping[str, str]
     origins: Mapping[str, Path]
+    files: tuple[Path, ...] = ()
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -92,7 +93,8 @@ def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
     for path in layers:
         if path not in merged:
             merged |= _merge_file(name, path, sections, origins, 0)
-    return Definition(name, layers[0], _resolve(name, layers[0], sections, parameters), origins)
+    files = (*layers, *sorted(merged.difference(layers)))
+    return Definition(name, layers[0], _resolve(name, layers[0], sections, parameters), origins, files)
 
 
 def _find(name: str, folders: Sequence[Path]) -> list[Path]:
