@@ -48,6 +48,8 @@ class Clock:
         that comes twice, as clocks are set back, is the later one unless that is still to come.
         """
         form, groups = found.form, found.groups
+        if not form.minute:
+            return None
         if now != self._now or len(self._read) + len(self._minutes) > self.MOST_KEPT:
             self._read.clear()
             self._minutes.clear()
@@ -60,7 +62,7 @@ class Clock:
             except KeyError:
                 at = self._read[text] = self._read_minute(form, groups, now)
                 return at
-        return self._read_minute(form, groups, now) if form.minute else None
+        return self._read_minute(form, groups, now)
 
     def _read_minute(self, form: DateForm, groups: re.Match[str], now: int) -> int | None:
         second = min(int(groups[form.second] or 0), 59) if form.second else 0

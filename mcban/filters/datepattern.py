@@ -29,6 +29,9 @@ _MISPLACED = re.compile(r"(?<!\\)\{(?:\^?LN-BEG|\*?WD-BEG|\*?WD-END|UNB|NONE|DEF
 _EDGE = r"(?:(?<!\w)|(?!\w))"
 _HAS_BEGINNING = re.compile(r"(?:\((?:\?:)?)*(?:\^|\*\*)")
 _HAS_END = re.compile(r"(?<!\\)(?:\$|\\b|\\s|\*\*)\)*$")
+_BOUNDED_DATE = re.compile(r"""(?:[ =:<>"'-]|\\[\[\](){}])\(\{DATE\}\)$""", re.IGNORECASE)
+_WORD_AT_END = re.compile(r"(?<!%)%(?:Ex)?[A-Za-z]$")
+_OPTIONAL_AT_END = re.compile(r"(?:\(\?:[^()|%]*%(?:Ex)?[A-Za-z]\)\?)+$")
 _NO_DATE = (DateForm("none", re.compile("()")),)
 _ALONE = {
     "{DEFAULT}": DEFAULT_FORMS,
@@ -115,7 +118,21 @@ def _compile_line(line: str, name: str, fail: Fail, date: str = "") -> DateForm:
         raise fail(f"datepattern does not compile: {error}") from error
     # `^a|b` is not held to the beginning as a whole.
     at_beginning = opening.startswith("^") or (expanded.startswith("^") and "|" not in text)
-    return DateForm(name, pattern, anywhere=not at_beginning)
+    cut_whole = expanded.startswith(("(", "^(")) and inner.groups == len(inner.groupindex)
+    bounded = (
+        # `^…`: the cut begins where the line does
+        (at_beginning and cut_whole and not opening)
+        # `{^LN-BEG}…`: behind what is no letter or digit
+        or (cut_whole and opening.startswith("^") and bool(end) and _ends_in_word(text))
+        # `…[({DATE})`
+        or (bool(end) and inner.groups == len(inner.groupindex) + 1 and _BOUNDED_DATE.search(text) is not None)
+    )
+    return DateForm(name, pattern, anywhere=not at_beginning, bounded=bounded)
+
+
+def _ends_in_word(text: str) -> bool:
+    """Whether a pattern can only end with what a directive takes, which ends with a letter or a digit."""
+    return _WORD_AT_END.search(_OPTIONAL_AT_END.sub("", text)) is not None
 
 
 def _split_words(line: str) -> tuple[str, str, str]:

@@ -36,8 +36,8 @@ class DateForm:
     when `anywhere`. Its first group is what is cut out; groups named as strptime's directives are the date's fields
     (see `directives.py`). A form without fields says that the lines it matches have no date of their own.
 
-    `bounded` promises that the part cut out begins at the line's beginning or behind a character that is neither
-    letter, digit nor underscore, and that no such character follows it.
+    `bounded` promises that what is cut out joins no words: it begins at the line's beginning; or it stands between
+    characters, or before the line's end, that are neither letter, digit nor underscore.
     """
 
     __slots__ = ("after", "anywhere", "bounded", "fraction", "look", "minute", "name", "names", "pattern", "second")
@@ -138,7 +138,7 @@ _AT_BEGINNING = {
     # 13:00:00
     "time": "%H:%M:%S",
     # <11/22/26@13:00:00>
-    "<month/day/year@time>": "<%m/%d/%Exy@%H:%M:%S>",
+    "<month/day/year@time>": r"<%m/%d/%Exy@%H:%M:%S>(?!\w)",
     # Nov-22-26 13:00:00
     "ASSP": rf"%b-%d-%Exy {_CLOCK}",
 }

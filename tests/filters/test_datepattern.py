@@ -205,3 +205,61 @@ def test_a_pattern_compiles_or_is_refused(text):
         else:
             found = find_date("Nov 22 2026 13:00:00 x", forms)
             assert found is None or Clock(UTC).read(found, NOW) != 0
+
+
+BOUNDED = [
+    "^%Y-%m-%d %H:%M:%S",
+    r"^L %d/%m/%Y - %H:%M:%S",
+    r"^<\d+>\d+\s+{DATE}",
+    r"^\[%d/%b/%Y %H:%M:%S\]",
+    r"{^LN-BEG}%ExY(?P<_sep>[-/.])%m(?P=_sep)%d[T ]%H:%M:%S(?:[.,]%f)?(?:\s*%z)?",
+    r"{^LN-BEG}(?:%a )?%b %d %H:%M:%S(?:\.%f)?(?: %ExY)?",
+    r"^[^\[]*\[({DATE})",
+    r"^[^-]+ -- [^-]+ -- - ({DATE})",
+    "{^LN-BEG}TAI64N\n{^LN-BEG}",
+    "{DEFAULT}",
+    "EPOCH",
+]
+UNBOUNDED = [
+    "%Y-%m-%d %H:%M:%S",
+    "{UNB}%Y-%m-%d",
+    "{^LN-BEG}%H:%M:%S**",
+    r"{^LN-BEG}\[%H:%M:%S\]",
+    r"{^LN-BEG}%H:%M:%S(?:x|])?",
+    r"{^LN-BEG}%H:%M:%S%%",
+    r"^(.)?%H:%M:%S(.)",
+    r"^x(%H:%M:%S)",
+    r"^[^\[]*\[({DATE})**",
+    r"^\w*({DATE})",
+]
+
+
+@pytest.mark.parametrize("pattern", BOUNDED + UNBOUNDED)
+def test_what_joins_no_words_is_known(pattern):
+    """Which patterns may be relied on to cut dates out between words is known from their text."""
+    assert all(form.bounded for form in compile_datepattern(pattern, ValueError)) == (pattern in BOUNDED)
+
+
+DATES = [
+    "2026-11-22 13:00:00",
+    "Nov 22 13:00:00",
+    "22/Nov/2026 13:00:00",
+    "13:00:00",
+    "1795352400",
+    "<11/22/26@13:00:00>",
+]
+
+
+@given(
+    st.sampled_from(BOUNDED),
+    st.text(alphabet="L [<1>-x", max_size=8),
+    st.sampled_from(DATES),
+    st.text(alphabet="x ].0Z+1:", max_size=4),
+)
+def test_a_bounded_pattern_joins_no_words(pattern, before, date, after):
+    """What is cut out begins the line, or what is joined is no letter or digit on either side."""
+    line = before + date + after
+    found = find_date(line, compile_datepattern(pattern, ValueError))
+    if found and found.start > 0:
+        assert re.match(r"\W", line[found.start - 1], re.ASCII)
+        assert not re.match(r"\w", line[found.end : found.end + 1], re.ASCII)
