@@ -110,8 +110,10 @@ class _Sessions:
 
     @staticmethod
     def _merge(session: _Session, groups: Groups) -> None:
-        session.ip = find_address(groups) or session.ip
-        session.name = find_name(groups) or session.name
+        ip, name = find_address(groups), find_name(groups)
+        if ip or name:
+            # Also a name takes the place of an address: it may be that of the next owner of the same process id.
+            session.ip, session.name = ip, None if ip else name
         user = find_user(groups)
         if user or groups.get("user") is not None:
             session.user = user  # an empty login is one, too

@@ -153,6 +153,17 @@ def test_a_name_is_told_and_bans_nobody(load):
     assert (explained.user, explained.rule) == ("joe", 3)
 
 
+def test_a_name_takes_the_place_of_an_address(load):
+    """A line that names another offender than the session had, even one that is no address, does not ban the first."""
+    assert read(
+        load(SESSIONS),
+        " app[1]: connect from 192.0.2.1",
+        " app[1]: bad password from host.example.net",
+        " app[1]: bad password",
+        " app[1]: bad password from 192.0.2.1",
+    ) == [None, None, None, (3, "192.0.2.1", None)]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["connect from {}", "bad password", "bye {}"]))))
 def test_sessions_never_mix(tmp_path_factory, lines):
     """However the lines of sessions alternate, each gives what it gives alone, and nobody pays for another."""
