@@ -19,10 +19,12 @@ from zoneinfo import ZoneInfo
 
 from mcban.core.address import parse_network
 from mcban.filters import Filter, Matcher, load_filter
+from mcban.filters.journal import load_journal_filter
 
 ZONE = ZoneInfo("Europe/Zurich")
 NOW = int(datetime(2005, 8, 14, 10, tzinfo=UTC).timestamp())
 """The clock of fail2ban's tests."""
+JOURNAL_TIME = datetime.fromtimestamp(NOW, ZONE).strftime("%Y-%m-%dT%H:%M:%S.%f%z")
 _DIRECTIVE = re.compile(r"#+ ?(failJSON|fileOptions|filterOptions|addFILE):(.+)$")
 _CONDITION = re.compile(r"(name|opts\.get\('(\w+)'\)) ?(==|!=) ?'([\w-]*)'")
 
@@ -105,20 +107,17 @@ class Reading:
 
     def difference(self, sample: Sample) -> str | None:
         """What mcban finds other than fail2ban, or nothing."""
+        journal = sample.options.get("logtype") == "journal"
         if sample.spec not in self._loaded:
-            one = load_filter(self.name + sample.spec, self.folders)
+            one = (load_journal_filter if journal else load_filter)(self.name + sample.spec, self.folders)
             self._loaded[sample.spec] = (one, one.matcher())
         one, matcher = self._loaded[sample.spec]
-        if sample.options.get("logtype") == "journal":
-            # The journal gives the time apart from the line.
-            at: int | None = NOW
-            told = matcher.judge(sample.options.get("test.prefix-line", "") + sample.line, one.rules, NOW)
-            outcome, user, name = told.outcome, told.user, told.name
-            ip = told.match.ip if told.match else None
-        else:
-            explained = one.explain(sample.line, NOW, ZONE, matcher=matcher)
-            outcome, user, name, at = explained.outcome, explained.user, explained.name, explained.at
-            ip = explained.match.ip if explained.match else None
+        line = sample.line
+        if journal:  # of which the entries' time is known apart from their text, and here put before it
+            line = f"{JOURNAL_TIME} {sample.options.get('test.prefix-line', '')}{line}"
+        told = one.explain(line, NOW, ZONE, matcher=matcher)
+        outcome, user, name, at = told.outcome, told.user, told.name, told.at
+        ip = told.match.ip if told.match else None
         expected = sample.expected
         matched = outcome in {"hit", "name"}
         if matched != expected.get("match", False):
