@@ -188,10 +188,13 @@ _LIKELY = re.compile(
     FLAGS,
 )
 
+_STRICT = {"<month/day/year@time>", "ASSP"}
+"""These stand at the very beginning, or are none."""
+
 LINE_FORMS = tuple(
     DateForm(
         name,
-        re.compile(rf"\W{{0,2}}({CORES[name]})(?!\w)", FLAGS),
+        re.compile(("" if name in _STRICT else r"\W{0,2}") + rf"({CORES[name]})(?!\w)", FLAGS),
         after=_LIKELY if place > 1 else None,
         bounded=True,
     )

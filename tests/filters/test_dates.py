@@ -121,6 +121,8 @@ def test_a_date_is_read_as_the_daemons_of_today_write_it(line, moment, rest):
         "Failed login of audit(1795352400.415:4063): from",
         "type=LOGIN acct=a audit(1795352400.415:4063): from",
         "[alice] 2026-11-22 13:00:00 x",
+        "[Nov-22-26 13:00:00 x",
+        "[<11/22/26@13:00:00> x",
         "PORT Nov 22 13:00:00 x",
         "x Nov 22 13:00:00 x",
         "192.0.2.1 [22/Nov/2026:13:00:00 +0000] x",
