@@ -118,14 +118,16 @@ def _compile_line(line: str, name: str, fail: Fail, date: str = "") -> DateForm:
         raise fail(f"datepattern does not compile: {error}") from error
     # `^a|b` is not held to the beginning as a whole.
     at_beginning = opening.startswith("^") or (expanded.startswith("^") and "|" not in text)
-    cut_whole = expanded.startswith(("(", "^(")) and inner.groups == len(inner.groupindex)
+    unnamed = inner.groups - len(inner.groupindex)
     bounded = (
         # `^…`: the cut begins where the line does
-        (at_beginning and cut_whole and not opening)
+        (at_beginning and not opening and not unnamed)
         # `{^LN-BEG}…`: behind what is no letter or digit
-        or (cut_whole and opening.startswith("^") and bool(end) and _ends_in_word(text))
+        or (at_beginning and bool(end) and not unnamed and _ends_in_word(text))
+        # `…()`: nothing is cut out
+        or (unnamed == 1 and text.endswith("()"))
         # `…[({DATE})`
-        or (bool(end) and inner.groups == len(inner.groupindex) + 1 and _BOUNDED_DATE.search(text) is not None)
+        or (unnamed == 1 and bool(end) and _BOUNDED_DATE.search(text) is not None)
     )
     return DateForm(name, pattern, anywhere=not at_beginning, bounded=bounded)
 

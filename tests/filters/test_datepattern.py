@@ -217,6 +217,7 @@ BOUNDED = [
     r"^[^\[]*\[({DATE})",
     r"^[^-]+ -- [^-]+ -- - ({DATE})",
     "{^LN-BEG}TAI64N\n{^LN-BEG}",
+    "^WARNING:()**",
     "{DEFAULT}",
     "EPOCH",
 ]
@@ -260,6 +261,6 @@ def test_a_bounded_pattern_joins_no_words(pattern, before, date, after):
     """What is cut out begins the line, or what is joined is no letter or digit on either side."""
     line = before + date + after
     found = find_date(line, compile_datepattern(pattern, ValueError))
-    if found and found.start > 0:
+    if found and 0 < found.start < found.end:
         assert re.match(r"\W", line[found.start - 1], re.ASCII)
         assert not re.match(r"\w", line[found.end : found.end + 1], re.ASCII)
