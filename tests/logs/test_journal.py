@@ -8,6 +8,8 @@ import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
@@ -184,6 +186,41 @@ def test_what_comes_is_followed_over_rotation_and_vacuum(journald: Journald) -> 
     assert numbers(reading.lines[reading.names[0]]) == list(range(12))
     reading.stop()
     assert reading.warnings == []
+
+
+def test_rotation_under_load(journald: Journald) -> None:
+    """Twenty thousand entries at full speed, files renamed all the while, the reader started anew now and then."""
+    total, reading = 20_000, Reading(name(journald))
+    writing = threading.Thread(target=flood, args=(journald, total))
+    writing.start()
+    wanted = [number for number in range(total) if number % 4]
+    lines = reading.lines[reading.names[0]]
+    blocks, rotated = 0, time.monotonic()
+
+    def step() -> bool:
+        nonlocal blocks, rotated
+        if time.monotonic() - rotated > 0.3:
+            os.kill(journald.pid, signal.SIGUSR2)
+            rotated = time.monotonic()
+        block = reading.journals.read()
+        if block is not None:
+            reading.take(block)
+            blocks += 1
+            if blocks % 5 == 0:
+                reading.restart()
+        return len(lines) >= len(wanted)
+
+    until(step, f"{len(wanted)} lines")
+    writing.join()
+    assert numbers(lines) == wanted
+    reading.stop()
+    assert reading.warnings == []
+
+
+def flood(journald: Journald, total: int) -> None:
+    """Numbered entries as fast as journald takes them, every fourth by somebody else."""
+    for number in range(total):
+        journald.send(MESSAGE=f"line {number}", SYSLOG_IDENTIFIER="app" if number % 4 else "other")
 
 
 def test_a_cursor_that_was_vacuumed_away(journald: Journald) -> None:
