@@ -266,7 +266,7 @@ class _Resolver:
 
 def _resolve(name: str, path: Path, sections: Sections, parameters: Mapping[str, str]) -> dict[str, str]:
     resolver = _Resolver(name, path, sections, parameters)
-    if "Definition" not in sections:
+    if "Definition" not in sections and "failregex" not in parameters:
         raise resolver.fail("has no [Definition]")
 
     def read(keys: Iterable[str]) -> dict[str, str]:

@@ -3,33 +3,19 @@
 The package is fetched and unpacked, never installed; `FAIL2BAN_ROOT` names one that is unpacked already.
 """
 
-import os
 import shutil
 from collections import Counter
 
 import pytest
 
 from mcban.filters import load_filter
-from tests.fail2ban_package import FILTERS, MODULES, SAMPLES, MissingPackageError, unpack
+from tests.fail2ban_package import FILTERS, MODULES, SAMPLES
 from tests.filters.agreement import Reading, read_samples
 
 KNOWN: dict[tuple[str, str], str] = {}
 """Where mcban differs, by filter with its parameters and by file and line of the sample, with the reason."""
 FRAGMENTS = {"apache-common", "botsearch-common", "common", "exim-common", "selinux-common"}
 """Files that other filters include, and no filters by themselves."""
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory):
-    """The root of the unpacked package."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    try:
-        return unpack(shared / "fail2ban")
-    except MissingPackageError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -122,6 +122,12 @@ def test_names_are_looked_up_where_their_value_stands(folder):
     assert load_filter("x", [a]).match(" file end own 192.0.2.1")
 
 
+def test_a_row_may_bring_its_own_rules(folder):
+    """What gives only words to others is a filter with rules that stand in the jail's row."""
+    a = folder("words.conf", "[DEFAULT]\npre = ^ app\n")
+    assert load_filter('words[failregex="<pre> <HOST>$"]', [a]).match(" app 192.0.2.1")
+
+
 def test_a_conditional_tag_takes_the_section_of_its_condition(folder):
     """`<name?condition>` is the option of [Init?condition], or else the option without one."""
     a = folder(
