@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import time
-from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import tzinfo
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mcban.cli.output import Noun, config_of, emit, json_option, plural, read_blocks, rfc3339, table
-from mcban.errors import printable
-from mcban.filters import Filter, Scanner, list_filters, load_filter
+from mcban.cli.progress import Progress
+from mcban.errors import FilterError, UsageError, printable
+from mcban.filters import (
+    Explanation,
+    Filter,
+    FilterFile,
+    Rule,
+    Scanner,
+    list_filters,
+    load_filter,
+    make_filter,
+    parse_zone,
+)
+from mcban.service.inspection import Inspection
 
 MISSED_SHOWN = 10
+_BY_HAND = re.compile(r"<(?:HOST|ADDR|IP4|IP6|SUBNET|DNS|F-ID/?)>")
+_SPEC = re.compile(r"[\w.-]+(?:\[.*\])?", re.DOTALL)
+_SHOWN_AS = {
+    "hit": "hit",
+    "ignored": "ignored",
+    "name": "name, no address",
+    "context": "no failure by itself",
+    "missed": "no hit",
+}
 
 
 @click.group("filter", cls=Noun)
@@ -28,12 +53,40 @@ def filter_() -> None:
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, as_json: bool) -> None:
-    """Every filter that is found, and where it comes from."""
-    found = list_filters(config_of(ctx).filter_path)
+    """Every filter that is found, and where it comes from.
+
+    Of one name, the folder that `filter_path` has first wins; the NOTE tells what it hides, which other files it is
+    made of, and why it cannot be used, if so. Files that only others include have no failregex of their own.
+    """
+    folders = config_of(ctx).filter_path
+    rows = [_describe(one, folders) for one in list_filters(folders)]
     if as_json:
-        emit([{"name": one.name, "path": str(one.path)} for one in found])
-    else:
-        table(("FILTER", "FILE"), ((one.name, one.path) for one in found))
+        emit(rows)
+        return
+    table(("FILTER", "FILE", "NOTE"), ((row["name"], row["path"], _note(row)) for row in rows))
+    unusable = sum(not row["usable"] for row in rows)
+    click.echo(f"{plural(len(rows), 'file')}, {plural(len(rows) - unusable, 'filter')} that can be used")
+
+
+def _describe(one: FilterFile, folders: tuple[Path, ...]) -> dict[str, Any]:
+    hidden = [folder / one.path.name for folder in folders if folder != one.path.parent]
+    hides = [str(path) for path in hidden if path.is_file()]
+    row: dict[str, Any] = {"name": one.name, "path": str(one.path), "files": [], "hides": hides}
+    try:
+        loaded = load_filter(one.name, folders)
+    except FilterError as error:
+        return row | {"usable": False, "why": str(error)}
+    return row | {"files": [str(path) for path in loaded.files], "usable": True, "why": None}
+
+
+def _note(row: dict[str, Any]) -> str:
+    if not row["usable"]:
+        why = row["why"].removeprefix(f"filter {row['name']}: ").removeprefix(f"{row['path']}: ")
+        return printable("for others to include" if why == "has no failregex" else f"cannot be used: {why}", 200)
+    also = [Path(file).name for file in row["files"] if file != row["path"]]
+    said = [f"with {', '.join(also)}"] if also else []
+    said += [f"hides {path}" for path in row["hides"]]
+    return "; ".join(said)
 
 
 @filter_.command()
@@ -41,73 +94,248 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, name: str, as_json: bool) -> None:
-    """A filter's rules as they are matched, after includes and parameters."""
+    """A filter's rules as they are matched, after includes and parameters.
+
+    FILTER is a name, with parameters as in `NAME[mode=aggressive]`, or the path of a file.
+    """
     one = _load(ctx, name)
     if as_json:
         emit(
             {
                 "name": one.name,
                 "path": str(one.path),
+                "files": [str(path) for path in one.files],
                 "rules": [{"rule": rule.number, "failregex": rule.text, "path": str(rule.path)} for rule in one.rules],
                 "ignore": [rule.text for rule in one.ignore],
                 "prefix": one.prefix.text if one.prefix else None,
+                "success": [rule.text for rule in one.success],
+                "dates": [form.name for form in one.dates],
+                "maxlines": one.maxlines,
+                "journalmatch": one.journalmatch or None,
             }
         )
         return
-    click.echo(f"{one.name}: {one.path}")
+    click.echo(f"{one.name}: {printable(str(one.path), 2000)}")
+    for path in one.files:
+        if path != one.path:
+            click.echo(f"also reads  {printable(str(path), 2000)}")
     if one.prefix:
         click.echo(f"prefregex  {printable(one.prefix.text, 2000)}")
-    for rule in one.rules:
-        click.echo(f"failregex {rule.number:3}  {printable(rule.text, 2000)}")
-    for rule in one.ignore:
-        click.echo(f"ignoreregex {rule.number}  {printable(rule.text, 2000)}")
+    for kind, rules in (("failregex", one.rules), ("ignoreregex", one.ignore), ("successregex", one.success)):
+        for rule in rules:
+            origin = "" if rule.path == one.path else f"   ({printable(rule.path.name)})"
+            click.echo(f"{kind} {rule.number:3}  {printable(rule.text, 2000)}{origin}")
+    if one.maxlines > 1:
+        click.echo(f"maxlines   {one.maxlines}")
+    if one.journalmatch:
+        click.echo(f"journalmatch  {printable(one.journalmatch, 2000)}")
 
 
 @filter_.command()
 @click.argument("name", metavar="FILTER")
 @click.argument("log", metavar="LOG")
+@click.option("--ignoreregex", metavar="REGEX", default="", help="With a REGEX as FILTER: lines that are no hits.")
+@click.option("--datepattern", metavar="PATTERN", default="", help="With a REGEX as FILTER: how dates are written.")
+@click.option("--logtimezone", metavar="ZONE", help="The zone of dates that name none, such as UTC or Europe/Berlin.")
+@click.option("--print-missed", type=click.IntRange(0), default=MISSED_SHOWN, help="Show N lines that no rule matched.")
+@click.option("--print-ignored", type=click.IntRange(0), default=0, help="Show N lines that an ignoreregex took.")
+@click.option("--print-matched", type=click.IntRange(0), default=0, help="Show N lines that are hits.")
+@click.option("--explain", is_flag=True, help="Say of every line what became of it and why.")
 @json_option
 @click.pass_context
-def test(ctx: click.Context, name: str, log: str, as_json: bool) -> None:
+def test(
+    ctx: click.Context,
+    name: str,
+    log: str,
+    ignoreregex: str,
+    datepattern: str,
+    logtimezone: str | None,
+    print_missed: int,
+    print_ignored: int,
+    print_matched: int,
+    explain: bool,
+    as_json: bool,
+) -> None:
     """Match a log with a filter.
 
-    LOG is a file, or `-` for standard input. With --json one JSON line for each hit.
+    FILTER is a name, with parameters as in `NAME[mode=aggressive]`, the path of a file, or a REGEX with <HOST>, <ADDR>
+    or the like in it. LOG is a file (also one compressed by gzip, bzip2, xz or zstd), `-` for standard input, or the
+    text of a line.
+
+    With --json one JSON line for each hit; with --json --explain one for each line.
     """
-    one = _load(ctx, name)
-    scanner = Scanner([one])
-    counts: Counter[int] = Counter()
-    missed: list[str] = []
+    zone = _zone(logtimezone)
+    one = _make(name, ignoreregex, datepattern) if _is_by_hand(name) else _load(ctx, name)
+    if (ignoreregex or datepattern) and not _is_by_hand(name):
+        raise UsageError("--ignoreregex and --datepattern go with a REGEX as FILTER: a filter has its own")
+    taken_as_line = _is_line(log)
+    blocks = iter([" ".join(log.splitlines()).encode("utf-8", "surrogateescape") + b"\n"]) if taken_as_line else None
+    with Progress(0 if taken_as_line else _size(log), wanted=not (as_json or explain)) as progress:
+        if blocks is None:
+            blocks = _watch(log, progress)
+        if as_json and not explain:
+            _hits(one, zone, blocks)
+            return
+        seen = Inspection(one, zone)
+        if as_json:
+            for number, _, told in seen.look(blocks, int(time.time())):
+                click.echo(json.dumps(_document(number, told)))
+            return
+        if not as_json:
+            _say_what_is_taken(one, name, taken_as_line=taken_as_line)
+        shown: dict[str, list[str]] = {"hit": [], "ignored": [], "missed": [], "name": []}
+        most = {"hit": print_matched, "ignored": print_ignored, "missed": print_missed, "name": print_missed}
+        for number, line, told in seen.look(blocks, int(time.time())):
+            if explain or taken_as_line:
+                _explain(one, number, line, told)
+            elif line.strip() and told.outcome in shown and len(shown[told.outcome]) < most[told.outcome]:
+                shown[told.outcome].append(printable(line, 160) + _why(told))
+    _summarise(one, seen)
+    for outcome in ("hit", "ignored", "name", "missed"):
+        for row in shown[outcome]:
+            click.echo(f"{_SHOWN_AS[outcome]}: {row}")
+
+
+def _is_by_hand(name: str) -> bool:
+    return _BY_HAND.search(name) is not None and _SPEC.fullmatch(name) is None
+
+
+def _make(failregex: str, ignoreregex: str, datepattern: str) -> Filter:
+    return make_filter(failregex.strip(), ignoreregex.strip(), datepattern)
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    if name is None:
+        return None
+    try:
+        return parse_zone(name)
+    except ValueError as error:
+        raise UsageError(f"--logtimezone: {error}") from None
+
+
+def _is_line(log: str) -> bool:
+    """Whether LOG is the text of a line: what has a blank, begins with no slash, and names no file."""
+    if not re.search(r"\s", log) or log.startswith("/"):
+        return False
+    try:
+        return not Path(log).exists()
+    except (OSError, ValueError):
+        return True
+
+
+def _size(log: str) -> int:
+    from mcban.logs import size_of  # noqa: PLC0415  # for two commands only
+
+    return size_of(log) or 0
+
+
+def _watch(log: str, progress: Progress) -> Iterator[bytes]:
+    for block in read_blocks(log, progress.read):
+        yield block
+        progress.matched(block)
+
+
+def _hits(one: Filter, zone: tzinfo | None, blocks: Iterator[bytes]) -> None:
+    """The interface's JSON lines: what the engine would count."""
+    scanner = Scanner([one], zone)
     lines = 0
-    for block in read_blocks(log):
-        hits = scanner.scan(block, int(time.time()))
-        for hit in hits:
-            counts[hit.rule] += 1
-            if as_json:
-                number, at = lines + hit.line + 1, rfc3339(hit.at)
-                click.echo(json.dumps({"line": number, "time": at, "ip": hit.ip, "user": hit.user, "rule": hit.rule}))
-        if not as_json and len(missed) < MISSED_SHOWN:
-            matched = {hit.line for hit in hits}
-            rows = block.decode("utf-8", "replace").splitlines()
-            missed += [row for number, row in enumerate(rows) if number not in matched and row.strip()]
-            del missed[MISSED_SHOWN:]
+    for block in blocks:
+        for hit in scanner.scan(block, int(time.time())):
+            number, at = lines + hit.line + 1, rfc3339(hit.at)
+            click.echo(json.dumps({"line": number, "time": at, "ip": hit.ip, "user": hit.user, "rule": hit.rule}))
         lines += block.count(b"\n")
-    if not as_json:
-        _summarise(one, counts, lines, missed, scanner)
 
 
-def _summarise(one: Filter, counts: Counter[int], lines: int, missed: list[str], scanner: Scanner) -> None:
+def _document(number: int, told: Explanation) -> dict[str, Any]:
+    return {
+        "line": number,
+        "outcome": told.outcome,
+        "rule": told.rule,
+        "ignored_by": told.ignored_by,
+        "ip": told.match.ip if told.match else None,
+        "name": told.name,
+        "user": told.user,
+        "date": told.date,
+        "form": told.form,
+        "time": rfc3339(told.at),
+        "seen": told.rest,
+    }
+
+
+def _say_what_is_taken(one: Filter, name: str, *, taken_as_line: bool) -> None:
+    if _is_by_hand(name):
+        click.echo(f"FILTER is taken as a regex: {printable(one.rules[0].text, 200)}")
+    if taken_as_line:
+        click.echo("LOG names no file: it is taken as the text of a line")
+
+
+def _why(told: Explanation) -> str:
+    if told.outcome == "ignored":
+        return f"  (ignoreregex {told.ignored_by})"
+    if told.outcome == "name":
+        return f"  (rule {told.rule} finds {printable(told.name or 'nothing', 60)}: a name in a log is never resolved)"
+    if told.outcome == "hit" and told.match:
+        return f"  (rule {told.rule}: {told.match.ip})"
+    return ""
+
+
+def _explain(one: Filter, number: int, line: str, told: Explanation) -> None:
+    click.echo(f"line {number}: {_SHOWN_AS[told.outcome]}{_why(told)}")
+    click.echo(f"  line  {printable(line, 2000)}")
+    if told.date is None:
+        click.echo("  date  none found: a hit would take the time of reading")
+    else:
+        at = rfc3339(told.at) or "no moment: there is no such date"
+        click.echo(f"  date  {printable(told.date, 80)} is {at}   ({printable(told.form or '', 80)})")
+    click.echo(f"  seen  {printable(told.rest, 2000)}")
+    if told.user:
+        click.echo(f"  user  {printable(told.user)}")
+    if told.rule:
+        click.echo(f"  rule  {told.rule}: {printable(one.rules[told.rule - 1].text, 2000)}")
+    if told.ignored_by:
+        click.echo(f"  ignoreregex  {told.ignored_by}: {printable(one.ignore[told.ignored_by - 1].text, 2000)}")
+    if told.outcome == "missed" and one.prefix is not None:
+        found = one.prefix.pattern.search(told.rest + "\n")
+        if found is None:
+            click.echo(f"  the prefregex does not match: {printable(one.prefix.text, 2000)}")
+        else:
+            content = one.prefix.groups(found).get("content")
+            click.echo(f"  the prefregex matches, and no rule what it leaves: {printable(content or told.rest, 2000)}")
+
+
+def _summarise(one: Filter, seen: Inspection) -> None:
     table(
         ("RULE", "HITS", "FAILREGEX"),
-        ((rule.number, counts[rule.number], printable(rule.text, 90)) for rule in one.rules),
+        ((rule.number, seen.rules[rule.number], text) for rule, text in _tell_apart(one.rules)),
     )
-    total = sum(counts.values())
-    click.echo(f"{plural(lines, 'line')}, {plural(total, 'hit')}, {plural(lines - total, 'other')}")
-    if scanner.dateless:
-        click.echo(f"{plural(scanner.dateless, 'hit')} without a date that can be read: the time of reading is taken")
-    if scanner.overlong:
-        click.echo(f"{plural(scanner.overlong, 'line')} too long to be matched")
-    for row in missed:
-        click.echo(f"no hit: {printable(row, 160)}")
+    if one.ignore:
+        table(
+            ("RULE", "IGNORED", "IGNOREREGEX"),
+            ((rule.number, seen.ignored[rule.number], printable(rule.text, 90)) for rule in one.ignore),
+        )
+    if seen.dates:
+        table(("DATES", "FORM"), ((count, printable(form, 90)) for form, count in seen.dates.most_common()))
+    hits = seen.outcomes["hit"]
+    click.echo(f"{plural(seen.lines, 'line')}, {plural(hits, 'hit')}, {plural(seen.lines - hits, 'other')}")
+    for count, one_of, what in (
+        (seen.outcomes["missed"], "line", "matched by no rule"),
+        (seen.outcomes["ignored"], "line", "ignored"),
+        (seen.outcomes["name"], "line", "with a name where the address should be: nobody is banned by a name"),
+        (seen.outcomes["context"], "line", "that tell of a session and are no failure by themselves"),
+        (seen.dateless, "hit", "without a date that can be read: the time of reading is taken"),
+        (seen.undated, "line", "without a date"),
+        (seen.overlong, "line", "too long to be matched"),
+    ):
+        if count:
+            click.echo(f"{plural(count, one_of)} {what}")
+
+
+def _tell_apart(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
+    """The rules, each with the part of its text that tells it from the others: most begin alike, for long."""
+    texts = [rule.text for rule in rules]
+    common = len(os.path.commonprefix(texts)) if len(texts) > 1 else 0  # noqa: RUF071  # letter by letter is meant
+    for rule in rules:
+        yield rule, printable(rule.text if common < 30 else f"…{rule.text[common:]}", 90)
 
 
 def _load(ctx: click.Context, name: str) -> Filter:
