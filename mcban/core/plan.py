@@ -87,11 +87,6 @@ class Plan:
         """How many entries it puts in or renews."""
         return sum(len(entries) for entries in self.add.values())
 
-    @property
-    def removals(self) -> int:
-        """How many entries it takes out, those of dropped jails not counted."""
-        return sum(len(entries) for entries in self.remove.values())
-
     def lines(self) -> list[str]:
         """What it would do, one line each, for a person."""
         said = [f"create set {jail}" for jail in self.create]

@@ -5,13 +5,12 @@ The kernel says how many live entries each list has, SQL how many bans should be
 rule or a list is gone, or once in a while, is everything read and compared.
 
 That the entries are the same ones is looked at beside that, list by list: what has come into a list and gone out of it
-since the last time is compared with SQL, and only that. The nftables backend knows for nothing when somebody else
+since the last time is compared with SQL, and only that. The nftables backend knows for nothing whether somebody else
 changed something. ipset tells nobody, so that its lists must be dumped, which costs the kernel some 300 ns for each
 entry: with about 100 000 entries each list has its turn within 10 seconds, with more of them less often, so that it
-takes no more than SHARE of a core (a million entries: about a minute and a half on the machine of the README's
-figures). That bounds how long an entry that was exchanged for another goes unnoticed there; entries that are merely
-gone, or merely too many, are found by counting within seconds at any size. An end that somebody moved is found when
-everything is read.
+takes no more than SHARE of a core (a million entries: about a minute and a half). That bounds how long an entry that
+was exchanged for another goes unnoticed there; entries that are merely gone, or merely too many, are found by counting
+within seconds at any size. An end that somebody moved is found when everything is read.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def test_a_plan_reads_as_what_it_would_do() -> None:
         "remove 1 from c",
         "drop set b",
     ]
-    assert (way.additions, way.removals, way.empty, Plan().empty) == (1, 1, False, True)
+    assert (way.additions, way.empty, Plan().empty) == (1, False, True)
 
 
 def test_timeouts_are_seconds_within_the_kernels_limit() -> None:

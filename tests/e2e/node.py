@@ -149,10 +149,23 @@ class Node:
 
     def entries(self, jail: str) -> set[str]:
         """What the kernel's lists of a jail hold, both families."""
+        if self.env["MCBAN_FIREWALL"] == "nftables":
+            return self._elements(jail)
         found = set()
         for name in (jail, f"{jail}-v6"):
             lines = self.host.run("ipset", "list", name).splitlines()
             found |= {line.split()[0] for line in lines[lines.index("Members:") + 1 :] if line}
+        return found
+
+    def _elements(self, jail: str) -> set[str]:
+        """The same of nftables: single addresses, and the ranges that its networks amount to."""
+        found = set()
+        for name in (f"{jail}{family}{kind}" for family in ("", "-v6") for kind in ("", "/ranges")):
+            [*_, about] = json.loads(self.host.run("nft", "-j", "list", "set", "inet", "mcban", name))["nftables"]
+            for element in about["set"].get("elem", []):
+                value = element["elem"]["val"] if isinstance(element, dict) and "elem" in element else element
+                prefix = value.get("prefix") if isinstance(value, dict) else None
+                found.add(f"{prefix['addr']}/{prefix['len']}" if prefix else str(value))
         return found
 
     def banned(self) -> set[tuple[str, str]]:

@@ -18,11 +18,11 @@ FAMILIES = {
 """Family to an address, a network around it, a neighbour inside, and a stranger."""
 
 
-@pytest.fixture
-def gate(wire: tuple[Host, Host], tmp_path: Path) -> Iterator[Node]:
-    """A gateway without an engine, with a client on its wire, who is `gate.client`."""
+@pytest.fixture(params=["ipset", "nftables"])
+def gate(request: pytest.FixtureRequest, wire: tuple[Host, Host], tmp_path: Path) -> Iterator[Node]:
+    """A gateway without an engine, with each backend, and a client on its wire, who is `gate.client`."""
     server, client = wire
-    node = Node(server, tmp_path / "gate")
+    node = Node(server, tmp_path / "gate", firewall=request.param)
     node.client = client  # type: ignore[attr-defined]
     try:
         node.prepare()

@@ -104,7 +104,7 @@ def test_asking_again_says_so_and_changes_no_row(context: Context, name: str, ba
     assert all("already" in line or " not " in line or "no address" in line for line in again.done), again.done
     assert dump(context) == before
     plan = compare(context, ["mc-exim"]).plan
-    assert plan.additions == plan.removals == 0
+    assert (plan.additions, plan.remove) == (0, {})
 
 
 @pytest.mark.parametrize(
