@@ -25,7 +25,7 @@ _TAG = re.compile(r"(?<!\?P)<([A-Za-z_][\w.-]*(?:/[\w.-]+)?(?:\?[\w.=-]+)?)>")
 _TAG_HEAD = re.compile(r"<([A-Za-z_][\w./-]*)\Z")
 _TAG_TAIL = re.compile(r"([\w./-]*)>")
 _WORD = re.compile(r"[\w.-]*")
-_PARAMETER = re.compile(r"""\s*([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,"'\]]*?))\s*(?:,|$)""")
+_PARAMETER = re.compile(r"""\s*([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,"'\]]*?))\s*(?:,\s*|\]\s*\[|$)""")
 
 Sections = dict[str, dict[str, str]]
 
@@ -59,7 +59,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     if bracket:
         if not rest.endswith("]"):
             raise FilterError(f"filter '{printable(spec)}': the parameters do not end with `]`")
-        body, position = rest[:-1], 0
+        body, position = rest[:-1].strip(), 0
         while position < len(body):
             found = _PARAMETER.match(body, position)
             if not found:

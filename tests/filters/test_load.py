@@ -78,6 +78,8 @@ def test_parameters_in_brackets_win(folder):
     assert load_filter("x", [a]).match(" a 192.0.2.1")
     assert load_filter("x[mode=b]", [a]).match(" b x 192.0.2.1")
     assert load_filter("x[mode=\"b\", extra='y, z']", [a]).match(" b y, z 192.0.2.1")
+    assert load_filter("x[mode=b][extra='[y]', ]", [a]).match(" b [y] 192.0.2.1") is None  # it is an expression
+    assert load_filter("x[mode=b][extra='[y]', ]", [a]).match(" b y 192.0.2.1")
     assert load_filter("x[mode=b,extra=50%]", [a]).match(" b 50% 192.0.2.1")
 
 
