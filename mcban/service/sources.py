@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
@@ -93,6 +94,10 @@ def group_zone(group: Group) -> tzinfo | None:
     return parse_zone(jail.logtimezone) if jail.logtimezone else None
 
 
+MOST_FEEDS = 200
+"""Sets of scanners that are kept; logs named by date would make one each day."""
+
+
 @dataclass(slots=True)
 class _Feed:
     """The scanners of one set of patterns, one for each zone that somebody reads them in, and the groups behind each
@@ -107,7 +112,9 @@ class Intake:
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._sources = tuple(sources)
-        self._feeds: dict[frozenset[str], _Feed] = {}
+        # A filter that joins lines must join those of one log only: then each log has scanners of its own.
+        self._joined = frozenset(pattern for one in self._sources if one.filter.stateful for pattern in one.patterns)
+        self._feeds: OrderedDict[tuple[frozenset[str], str], _Feed] = OrderedDict()
         self.warnings: list[str] = []
 
     @property
@@ -117,7 +124,7 @@ class Intake:
 
     def hits(self, path: str, data: bytes, patterns: Collection[str], now: int) -> list[Hit]:
         """The hits in `data`, lines of the log at `path`, which `patterns` led to."""
-        feed = self._feed(frozenset(patterns))
+        feed = self._feed(frozenset(patterns), path)
         hits: list[Hit] = []
         for scanner, groups in feed.scanners:
             overlong = scanner.overlong
@@ -132,8 +139,9 @@ class Intake:
                 self._warn(feed, path, "lines too long to be matched were passed over")
         return hits
 
-    def _feed(self, patterns: frozenset[str]) -> _Feed:
-        feed = self._feeds.get(patterns)
+    def _feed(self, patterns: frozenset[str], path: str) -> _Feed:
+        key = (patterns, path if patterns & self._joined else "")
+        feed = self._feeds.get(key)
         if feed is None:
             zones: dict[tzinfo | None, dict[int, tuple[Filter, list[str]]]] = {}
             for source in self._sources:
@@ -146,7 +154,10 @@ class Intake:
                     for zone, used in zones.items()
                 ]
             )
-            self._feeds[patterns] = feed
+            self._feeds[key] = feed
+            if len(self._feeds) > MOST_FEEDS:
+                self._feeds.popitem(last=False)
+        self._feeds.move_to_end(key)
         return feed
 
     def _warn(self, feed: _Feed, path: str, what: str) -> None:
