@@ -59,6 +59,7 @@ bench: $(VENV)/test
 	@if [ "$$(id -u)" = 0 ]; then $(call install_missing,$(TEST_NEEDS)); fi
 	$(BIN)/python -m tests.bench.bench_firewall
 	$(BIN)/python -m tests.bench.bench_engine
+	$(BIN)/python -m tests.bench.bench_logs
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

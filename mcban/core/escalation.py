@@ -129,7 +129,7 @@ def judge(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed 
     lies in; the ban then starts at that later hit, as if all had come in order.
     An address that the blacklist holds is not counted, nor is one that is allowed in every tier.
     """
-    if _blacklist_holds(group, record, hit.at):
+    if record.standings and _blacklist_holds(group, record, hit.at):
         return NOT_COUNTED
     if allowed is not nobody and all(allowed(tier) for tier in group.tiers):
         return NOT_COUNTED
@@ -139,8 +139,12 @@ def judge(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed 
         insort(hits, taken)
     else:
         hits.append(taken)
-    bans = _fire(group, record, hit, number, allowed, late=late) if len(hits) >= group.fewest_hits else []
-    dropped = _trim(group, record)
+    kept = len(hits)
+    bans = _fire(group, record, hit, number, allowed, late=late) if kept >= group.fewest_hits else []
+    if kept <= group.most_hits and hits[0][0] > hits[-1][0] - group.longest_look_back:
+        dropped: tuple[int, ...] = ()
+    else:
+        dropped = _trim(group, record)
     return Verdict(True, tuple(bans), dropped) if bans or dropped else COUNTED
 
 
@@ -151,6 +155,8 @@ def _fire(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed,
         if not tier.enabled or len(record.hits) < tier.maxretry or allowed(tier):
             continue
         standing = record.standings.get(tier.name)
+        if standing is not None and hit.at < standing.until:
+            continue  # held
         if standing is None and not late and hit.at >= 0:
             # Nothing is forgotten, nothing comes after: only the window that ends here can be full. (Before 1970, where
             # only a broken clock leads, no tier counts.)
@@ -169,7 +175,7 @@ def _fire(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed,
 
 def _blacklist_holds(group: Group, record: Record, at: int) -> bool:
     blacklist = group.blacklist
-    if blacklist is None or not record.standings or not blacklist.enabled:
+    if blacklist is None or not blacklist.enabled:
         return False
     standing = record.standings.get(blacklist.name)
     return standing is not None and standing.holds(at)
@@ -228,8 +234,6 @@ def _trim(group: Group, record: Record) -> tuple[int, ...]:
     hits = record.hits
     oldest = hits[-1][0] - group.longest_look_back
     keep_from = max(0, len(hits) - group.most_hits)
-    if not keep_from and hits[0][0] > oldest:
-        return ()
     while keep_from < len(hits) and hits[keep_from][0] <= oldest:
         keep_from += 1
     dropped = tuple(number for _, number in hits[:keep_from])

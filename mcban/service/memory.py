@@ -6,7 +6,8 @@ cannot be told for certain, on a server, nothing is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import islice
 
 from mcban.core.escalation import Record
 from mcban.service.context import Context, World
@@ -24,7 +25,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._edition: Edition | None = None
-        self._records: dict[tuple[str, str], Record] = {}
+        self._records: dict[str, dict[str, Record]] = {}
         self._world: tuple[World, Mapping[str, str], int] | None = None
 
     def open(self, edition: Edition | None) -> None:
@@ -39,8 +40,11 @@ class Memory:
             self.forget()
             return
         self._edition = edition.following
-        while len(self._records) > MOST:
-            del self._records[next(iter(self._records))]
+        too_many = sum(map(len, self._records.values())) - MOST
+        for records in sorted(self._records.values(), key=len, reverse=True) if too_many > 0 else ():
+            for entry in list(islice(records, max(0, too_many))):
+                del records[entry]
+                too_many -= 1
 
     def forget(self) -> None:
         """Know nothing."""
@@ -58,17 +62,11 @@ class Memory:
         self._world = (world, dict(protected), context.now)
         return world
 
-    def recall(self, group: str, entries: Iterable[str]) -> dict[str, Record]:
-        """The records of those of `entries` that are remembered."""
-        known = self._records
-        return {entry: known[key] for entry in entries if (key := (group, entry)) in known}
+    def of(self, group: str) -> dict[str, Record]:
+        """The records of the group's addresses that are remembered: to be changed, and added to, in step with what
+        the transaction writes.
 
-    def keep(self, group: str, records: Mapping[str, Record]) -> None:
-        """Remember `records`, up to date with what this transaction writes, as the last ones used."""
-        for entry, record in records.items():
-            key = (group, entry)
-            self._records.pop(key, None)
-            # A jail in which the address has a row is in the standings, and nearly always it was banned there. Where
-            # it was not, that must be looked up anew: `record` takes a first ban for a new row.
-            if all(standing.count for standing in record.standings.values()):
-                self._records[key] = record
+        Of one with a row in a jail in which it was never banned, nothing may be remembered: `record` takes a first
+        ban for a new row.
+        """
+        return self._records.setdefault(group, {})

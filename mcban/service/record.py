@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge, nobody, seen_from
+from mcban.core.escalation import COUNTED, Allowed, Record, Standing, counted_for, judge, nobody, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail, Position
 from mcban.service.context import Context, World
 from mcban.service.memory import Memory
@@ -14,6 +14,9 @@ from mcban.service.sync import entry_of
 from mcban.store.addresses import AddressRecord
 from mcban.store.database import Transaction
 from mcban.store.events import Event
+
+LONGEST_PREFIX = 128
+"""From here on a group counts single addresses, of whatever family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +91,47 @@ class _GroupBatch:
         self.bans: list[Ban] = []
         self.counted = 0
         self._new: dict[int, Hit] = {}
-        self._dropped: list[int] = []
+        self._dropped: list[tuple[str, int]] = []
         self._rows: dict[tuple[str, str], AddressRecord] = {}
 
     def take(self, hits: Sequence[Hit], first: int) -> None:
         """Judge the hits one after the other, numbered from `first` on."""
-        whom = {ip: counted_for(self._group, ip, self._world.allow) for ip in {hit.ip for hit in hits}}
+        whom = self._whom({hit.ip for hit in hits})
         entries = set(whom.values())
-        records = self._memory.recall(self._group.name, entries)
-        records |= self._load(entries - records.keys())
-        allowed = {entry: self._allowed(entry) for entry in entries}
-        for number, seen in enumerate(hits, first):
-            entry = whom[seen.ip]
-            hit = seen if entry == seen.ip else seen._replace(ip=entry)
-            verdict = judge(self._group, records[entry], hit, number, allowed[entry])
+        known = self._memory.of(self._group.name)
+        loaded = self._load(entries - known.keys())
+        known |= {ip: one for ip, one in loaded.items() if all(standing.count for standing in one.standings.values())}
+        records = known | loaded
+        allowed = {entry: some for entry in entries if (some := self._allowed(entry)) is not nobody}
+        group, new = self._group, self._new
+        for number, hit in enumerate(hits, first):
+            entry = whom[hit.ip]
+            counted = hit if entry == hit.ip else hit._replace(ip=entry)
+            verdict = judge(group, records[entry], counted, number, allowed.get(entry, nobody))
             if not verdict.counted:
                 continue
-            self.counted += 1
-            self._new[number] = hit
+            new[number] = counted
+            if verdict is COUNTED:
+                continue
             for dropped in verdict.dropped:
-                if self._new.pop(dropped, None) is None:
-                    self._dropped.append(dropped)
+                if new.pop(dropped, None) is None:
+                    self._dropped.append((entry, dropped))
+                else:
+                    self.counted += 1
             for ban in verdict.bans:
-                self.bans.append(seen_from(ban, seen.ip))
-        self._memory.keep(self._group.name, records)
+                self.bans.append(seen_from(ban, hit.ip))
+        self.counted += len(new)
+
+    def _whom(self, ips: set[str]) -> dict[str, str]:
+        """For whom the hits of each address are counted."""
+        if self._group.v6_prefix >= LONGEST_PREFIX:
+            return {ip: ip for ip in ips}
+        return {ip: counted_for(self._group, ip, self._world.allow) for ip in ips}
 
     def write(self, last: int) -> list[AddressRecord]:
         """Write what changed, `last` being the last number given; returns the rows of the bans."""
-        self._transaction.hits.drop(self._dropped)
-        self._transaction.hits.add(list(self._new.items()), last)
+        self._transaction.hits.drop(self._group.name, self._dropped)
+        self._transaction.hits.add(self._new.items(), last)
         changed = self._banned()
         self._transaction.addresses.save(changed)
         node = self._context.config.node

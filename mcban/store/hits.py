@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
+from operator import itemgetter
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from mcban.core.model import Hit
 from mcban.store.tables import HITS, TOTALS, TURN
@@ -49,20 +50,21 @@ class HitTable:
 
     def first_free(self) -> int:
         """The number for the next hit. What `add` numbers from here on is right only within a writing transaction."""
-        newest = select(func.max(HITS.c.id)).scalar_subquery()  # somebody's plain SQL may have numbered higher
-        given, kept = self._connection.execute(select(TURN.c.last_hit, newest)).one()
-        return int(max(given, kept or 0)) + 1
+        return self.last_number() + 1
 
-    def add(self, hits: Sequence[tuple[int, Hit]], last: int) -> None:
+    def add(self, hits: Iterable[tuple[int, Hit]], last: int) -> None:
         """Keep these (number, hit); `last` is the highest number that was given out."""
-        rows = [(number, group, ip, at, _storable(login) if login else None) for number, (at, ip, group, login) in hits]
-        insert_rows(self._connection, HITS, ("id", "jail_group", "ip", "at", "login"), rows)
+        rows = [(ip, group, number, at, _storable(login) if login else None) for number, (at, ip, group, login) in hits]
+        rows.sort(key=itemgetter(0))  # neighbours in SQL: half of the time
+        insert_rows(self._connection, HITS, ("ip", "jail_group", "id", "at", "login"), rows)
         self._connection.execute(update(TURN).values(last_hit=last))
 
-    def drop(self, numbers: Sequence[int]) -> None:
-        """Stop keeping the hits of these numbers."""
-        for some in slices(numbers):
-            self._connection.execute(delete(HITS).where(HITS.c.id.in_(some)))
+    def drop(self, group: str, hits: Collection[tuple[str, int]]) -> None:
+        """Stop keeping these (address, number) of `group`."""
+        if hits:
+            c = HITS.c
+            one = (c.ip == bindparam("of"), c.jail_group == group, c.id == bindparam("number"))
+            self._connection.execute(delete(HITS).where(*one), [{"of": ip, "number": number} for ip, number in hits])
 
     def forget(self, ips: Collection[str], group: str) -> None:
         """Drop all hits of `ips` in `group`."""
@@ -71,7 +73,7 @@ class HitTable:
 
     def last_number(self) -> int:
         """The highest number that a hit was given, be it kept or not."""
-        return self.first_free() - 1
+        return int(self._connection.execute(select(TURN.c.last_hit)).scalar_one())
 
     def purge(self, group: str, before: int) -> int:
         """Drop the hits of `group` up to the time `before`; returns how many."""

@@ -232,18 +232,18 @@ CONF = Table(
 HITS = Table(
     "mcban_hit",
     METADATA,
-    Column("id", BigId, primary_key=True),
-    _always("jail_group", _words(150)),
-    _always("ip", _words(64)),
+    # In the order in which it is asked for, and nothing besides: half of the work of keeping a hit.
+    _always("ip", _words(64), primary_key=True),
+    _always("jail_group", _words(150), primary_key=True),
+    _always("id", BigInteger, primary_key=True, autoincrement=False),
     _always("at", BigInteger),
     Column("login", _words(250)),
-    Index(None, "ip", "jail_group"),
     Index(None, "at"),
-    # A number is never given twice, also after the newest row was deleted: `lifted_after` relies on it.
-    sqlite_autoincrement=True,
+    sqlite_with_rowid=False,
     **_MYSQL,
 )
-"""A hit that a tier may still ask for; `at` in seconds since the epoch, by the log's clock."""
+"""A hit that a tier may still ask for; `at` in seconds since the epoch, by the log's clock. `id` is its number among
+all hits, in their order of arrival: see `last_hit` below."""
 
 TOTALS = Table(
     "mcban_total",
@@ -322,4 +322,5 @@ TURN = Table(
 )
 """One row. `taken` is changed first in every writing transaction on a server: whoever did so writes alone until it
 commits, and on a cluster the later of two commits is undone. SQLite has a lock of its own for that. `last_hit` is the
-number given to the newest hit: no number is given twice, also after the newest row was deleted."""
+number given to the newest hit: no number is given twice, also after the newest row was deleted, for
+`fail2ban_ips.lifted_after` relies on it."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Table, insert
 
-from mcban.store.tables import UtcDateTime
+from mcban.store.tables import IPS, UtcDateTime
 
 T = TypeVar("T")
 
@@ -54,6 +55,28 @@ def insert_rows(connection: Connection, table: Table, columns: tuple[str, ...], 
     _execute(connection, _statement(connection.dialect, table, columns), rows)
 
 
+MOST_VALUES = 990
+"""Values in one statement: older releases of SQLite take 999."""
+
+_ROW = re.compile(r"(?<= VALUES )\([?, ]+\)")
+
+
+class _Several(NamedTuple):
+    """An insert of several rows at once."""
+
+    rows: int
+    text: str
+
+
+def _several(text: str, columns: int) -> _Several | None:
+    """The same insert for as many rows as one statement takes."""
+    found = _ROW.search(text)
+    rows = MOST_VALUES // columns
+    if found is None:
+        return None
+    return _Several(rows, f"{text[: found.start()]}{', '.join([found[0]] * rows)}{text[found.end() :]}")
+
+
 class _Statement:
     """An insert as the driver takes it: its text, and how a row of ours becomes a row of its.
 
@@ -66,6 +89,8 @@ class _Statement:
         self._columns = columns
         # Where the driver wants values by position: which column stands at which.
         self._order = [columns.index(name) for name in compiled.positiontup] if compiled.positiontup else None
+        noted = dialect.name == "sqlite" and statement.table is IPS
+        self.several = _several(self.text, len(columns)) if noted else None
         table: Any = statement.table
         self._processors: list[tuple[int, Callable[[Any], Any]]] = []
         for place, kind in enumerate(table.c[name].type for name in columns):
@@ -115,5 +140,18 @@ def _values(table: Table, new: Any, columns: Sequence[str], added: Sequence[str]
 
 
 def _execute(connection: Connection, statement: _Statement, rows: Sequence[Sequence[Any]]) -> None:
-    if rows:
-        connection.exec_driver_sql(statement.text, statement.rows(rows))
+    if not rows:
+        return
+    done = statement.rows(rows)
+    several = statement.several
+    if several is None:
+        connection.exec_driver_sql(statement.text, done)
+        return
+    # On a table with triggers SQLite notes, for each statement, what it would take to undo it: for each row of a long
+    # `executemany` that costs three times the row itself.
+    whole = len(done) // several.rows * several.rows
+    for start in range(0, whole, several.rows):
+        values = tuple(value for row in done[start : start + several.rows] for value in row)
+        connection.exec_driver_sql(several.text, values)
+    if done[whole:]:
+        connection.exec_driver_sql(statement.text, done[whole:])

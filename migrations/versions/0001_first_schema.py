@@ -80,16 +80,15 @@ def create_other_original_tables() -> None:
 def create_tables_of_our_own() -> None:
     op.create_table(
         "mcban_hit",
-        sa.Column("id", BIG_ID, nullable=False),
-        sa.Column("jail_group", sa.String(150), nullable=False),
         sa.Column("ip", sa.String(64), nullable=False),
+        sa.Column("jail_group", sa.String(150), nullable=False),
+        sa.Column("id", sa.BigInteger, nullable=False, autoincrement=False),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("login", sa.String(250)),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_hit")),
-        sqlite_autoincrement=True,
+        sa.PrimaryKeyConstraint("ip", "jail_group", "id", name=op.f("pk_mcban_hit")),
+        sqlite_with_rowid=False,
         **MYSQL,
     )
-    op.create_index(op.f("ix_mcban_hit_ip_jail_group"), "mcban_hit", ["ip", "jail_group"])
     op.create_index(op.f("ix_mcban_hit_at"), "mcban_hit", ["at"])
     op.create_table(
         "mcban_total",

@@ -93,8 +93,8 @@ def test_hits_are_found_by_address_and_group(database: Database) -> None:
     found = database.read(lambda t: t.hits.of(ips, "a"))
     assert found.keys() == {("a", ip) for ip in ips}
     assert [at for at, _ in found["a", ips[0]]] == [NOON - 1, NOON]
-    gone = [number for hits in found.values() for _, number in hits]
-    database.write(lambda t: t.hits.drop(gone))
+    gone = [(ip, number) for (_, ip), hits in found.items() for _, number in hits]
+    database.write(lambda t: t.hits.drop("a", gone))
     assert database.read(lambda t: t.hits.kept()) == {"b": 2400}
 
 
