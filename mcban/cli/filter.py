@@ -27,7 +27,7 @@ from mcban.filters import (
     make_filter,
     parse_zone,
 )
-from mcban.service.inspection import Inspection
+from mcban.service.inspection import GAVE_UP, LIMIT, Inspection
 
 MISSED_SHOWN = 10
 _BY_HAND = re.compile(r"<(?:HOST|ADDR|IP4|IP6|SUBNET|DNS|F-ID/?)>")
@@ -38,6 +38,7 @@ _SHOWN_AS = {
     "name": "name, no address",
     "context": "no failure by itself",
     "missed": "no hit",
+    GAVE_UP: "given up",
 }
 
 
@@ -168,32 +169,38 @@ def test(
     one = _make(name, ignoreregex, datepattern) if _is_by_hand(name) else _load(ctx, name)
     if (ignoreregex or datepattern) and not _is_by_hand(name):
         raise UsageError("--ignoreregex and --datepattern go with a REGEX as FILTER: a filter has its own")
-    taken_as_line = _is_line(log)
-    blocks = iter([" ".join(log.splitlines()).encode("utf-8", "surrogateescape") + b"\n"]) if taken_as_line else None
+    now, taken_as_line = int(time.time()), _is_line(log)
+    most = {"hit": print_matched, "ignored": print_ignored, "name": print_missed, GAVE_UP: print_missed}
+    most["missed"] = print_missed
     with Progress(0 if taken_as_line else _size(log), wanted=not (as_json or explain)) as progress:
-        if blocks is None:
-            blocks = _watch(log, progress)
+        blocks = _as_block(log) if taken_as_line else _watch(log, progress)
         if as_json and not explain:
-            _hits(one, zone, blocks)
+            _print_hits(Scanner([one], zone), blocks, now)
             return
         seen = Inspection(one, zone)
         if as_json:
-            for number, _, told in seen.look(blocks, int(time.time())):
+            for number, _, told in seen.look(blocks, now):
                 click.echo(json.dumps(_document(number, told)))
             return
-        if not as_json:
-            _say_what_is_taken(one, name, taken_as_line=taken_as_line)
-        shown: dict[str, list[str]] = {"hit": [], "ignored": [], "missed": [], "name": []}
-        most = {"hit": print_matched, "ignored": print_ignored, "missed": print_missed, "name": print_missed}
-        for number, line, told in seen.look(blocks, int(time.time())):
-            if explain or taken_as_line:
-                _explain(one, number, line, told)
-            elif line.strip() and told.outcome in shown and len(shown[told.outcome]) < most[told.outcome]:
-                shown[told.outcome].append(printable(line, 160) + _why(told))
+        _say_what_is_taken(one, name, taken_as_line=taken_as_line)
+        shown = _look(seen, blocks, now, most, explain=explain or taken_as_line)
     _summarise(one, seen)
-    for outcome in ("hit", "ignored", "name", "missed"):
-        for row in shown[outcome]:
+    for outcome, rows in shown.items():
+        for row in rows:
             click.echo(f"{_SHOWN_AS[outcome]}: {row}")
+
+
+def _look(
+    seen: Inspection, blocks: Iterator[bytes], now: int, most: dict[str, int], *, explain: bool
+) -> dict[str, list[str]]:
+    """Explain every line, or keep the first ones of each outcome to be shown after the sums."""
+    shown: dict[str, list[str]] = {outcome: [] for outcome in most}
+    for number, line, told in seen.look(blocks, now):
+        if explain:
+            _explain(seen.filter, number, line, told)
+        elif line.strip() and told.outcome in shown and len(shown[told.outcome]) < most[told.outcome]:
+            shown[told.outcome].append(printable(line, 160) + _why(told))
+    return shown
 
 
 def _is_by_hand(name: str) -> bool:
@@ -235,12 +242,15 @@ def _watch(log: str, progress: Progress) -> Iterator[bytes]:
         progress.matched(block)
 
 
-def _hits(one: Filter, zone: tzinfo | None, blocks: Iterator[bytes]) -> None:
+def _as_block(line: str) -> Iterator[bytes]:
+    yield " ".join(line.splitlines()).encode("utf-8", "surrogateescape") + b"\n"
+
+
+def _print_hits(scanner: Scanner, blocks: Iterator[bytes], now: int) -> None:
     """The interface's JSON lines: what the engine would count."""
-    scanner = Scanner([one], zone)
     lines = 0
     for block in blocks:
-        for hit in scanner.scan(block, int(time.time())):
+        for hit in scanner.scan(block, now):
             number, at = lines + hit.line + 1, rfc3339(hit.at)
             click.echo(json.dumps({"line": number, "time": at, "ip": hit.ip, "user": hit.user, "rule": hit.rule}))
         lines += block.count(b"\n")
@@ -282,6 +292,9 @@ def _why(told: Explanation) -> str:
 def _explain(one: Filter, number: int, line: str, told: Explanation) -> None:
     click.echo(f"line {number}: {_SHOWN_AS[told.outcome]}{_why(told)}")
     click.echo(f"  line  {printable(line, 2000)}")
+    if told.outcome == GAVE_UP:
+        click.echo(f"  some rule takes longer than {LIMIT} s for it: look for repetitions within repetitions")
+        return
     if told.date is None:
         click.echo("  date  none found: a hit would take the time of reading")
     else:
@@ -322,6 +335,11 @@ def _summarise(one: Filter, seen: Inspection) -> None:
         (seen.outcomes["ignored"], "line", "ignored"),
         (seen.outcomes["name"], "line", "with a name where the address should be: nobody is banned by a name"),
         (seen.outcomes["context"], "line", "that tell of a session and are no failure by themselves"),
+        (
+            seen.outcomes[GAVE_UP],
+            "line",
+            f"given up: some rule takes longer than {LIMIT} s for it, and would for an attack",
+        ),
         (seen.dateless, "hit", "without a date that can be read: the time of reading is taken"),
         (seen.undated, "line", "without a date"),
         (seen.overlong, "line", "too long to be matched"),

@@ -6,14 +6,43 @@ that a line cannot match, since here the question is why it does not.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import tzinfo
+from types import FrameType
 
-from mcban.filters import OVERLONG, Explanation, Filter
+from mcban.filters import OVERLONG, Explanation, Filter, Matcher
 
-OUTCOMES = ("hit", "ignored", "name", "context", "missed")
+LIMIT = 0.2
+"""Seconds of CPU time after which a line is given up, as the engine gives it up: an expression may explode."""
+GAVE_UP = "gave up"
+"""The outcome of such a line, besides those of `Explanation`."""
+
+
+class _TooLongError(Exception):
+    """The time for a line is over."""
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    raise _TooLongError
+
+
+@contextmanager
+def _limiting() -> Iterator[bool]:
+    """Whether lines can be given up here: Python lets its main thread alone have signals, and `re` looks for them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield False
+        return
+    before = signal.signal(signal.SIGVTALRM, _end)
+    try:
+        yield True
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @dataclass(slots=True)
@@ -22,7 +51,7 @@ class Inspection:
 
     `outcomes` counts lines by what became of them, `rules` the hits by failregex, `ignored` the lines by ignoreregex,
     `dates` the lines by the form of their date. `dateless` are hits without a date that can be read, `undated` lines
-    without any date, `overlong` those too long to be matched.
+    without any date, `overlong` those too long to be matched. A line that takes longer than LIMIT is GAVE_UP.
     """
 
     filter: Filter
@@ -39,16 +68,28 @@ class Inspection:
     def look(self, blocks: Iterator[bytes], now: int) -> Iterator[tuple[int, str, Explanation]]:
         """Each line that was matched, by its number from 1, with what became of it; `now` is the time of reading."""
         matcher = self.filter.matcher()
-        for block in blocks:
-            for raw in block.split(b"\n")[:-1]:
-                self.lines += 1
-                if len(raw) > OVERLONG:
-                    self.overlong += 1
-                    continue
-                line = raw.decode("utf-8", "replace").rstrip("\r")
-                told = self.filter.explain(line, now, self.zone, matcher=matcher)
-                self._count(told)
-                yield self.lines, line, told
+        with _limiting() as limited:
+            for block in blocks:
+                for raw in block.split(b"\n")[:-1]:
+                    self.lines += 1
+                    if len(raw) > OVERLONG:
+                        self.overlong += 1
+                        continue
+                    line = raw.decode("utf-8", "replace").rstrip("\r")
+                    told = self._explain(line, now, matcher, limited=limited)
+                    self._count(told)
+                    yield self.lines, line, told
+
+    def _explain(self, line: str, now: int, matcher: Matcher, *, limited: bool) -> Explanation:
+        try:
+            if limited:
+                signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT)
+            told = self.filter.explain(line, now, self.zone, matcher=matcher)
+            if limited:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        except _TooLongError:
+            return Explanation(GAVE_UP, None, None, None, None, None, line)
+        return told
 
     def _count(self, told: Explanation) -> None:
         self.outcomes[told.outcome] += 1
@@ -58,6 +99,6 @@ class Inspection:
         if told.ignored_by is not None:
             self.ignored[told.ignored_by] += 1
         if told.form is None:
-            self.undated += 1
+            self.undated += told.outcome != GAVE_UP
         else:
             self.dates[told.form] += 1
