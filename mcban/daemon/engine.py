@@ -193,7 +193,7 @@ class Engine:
             unread = sum(status.lag for status in self._follower.status())
             self._onlooker.expect(unread + sum(size_of(path) or 0 for path in archives))
         if archives and context.config.read_new_logs == "end":
-            log.info("archives are not read: read_new_logs is \"end\", and they hold what was before")
+            log.info('archives are not read: read_new_logs is "end", and they hold what was before')
             return
         stored = context.database.read(lambda t: t.positions.all(context.config.node)) if archives else []
         positions = {_key(position): position for position in stored}
@@ -264,8 +264,8 @@ class Engine:
         read, finished = list(pending.positions.values()), list(pending.finished.values())
         done = record(self._context, pending.hits, read, finished, self._memory)
         self._pending = Pending()
-        for ban in done.bans:
-            log.warning("%s", describe(ban, self._context.now))
+        if done.bans:
+            log.warning("%s", "\n".join(describe(ban, self._context.now) for ban in done.bans))
         if done.records:
             try:
                 self._note(enforce(self._context, done.world, done.records))
