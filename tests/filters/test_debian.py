@@ -5,13 +5,16 @@ The package is fetched and unpacked, never installed; `FAIL2BAN_ROOT` names one 
 
 import shutil
 from collections import Counter
+from datetime import UTC
 
 import pytest
 
-from mcban.filters import load_filter
+from mcban.filters import Scanner, load_filter
 from tests.fail2ban_package import FILTERS, MODULES, SAMPLES
 from tests.filters.agreement import Reading, read_samples
+from tests.filters.blocks import FINDERS, in_blocks, one_by_one
 
+NOW = 1_795_352_400  # 2026-11-22 13:00:00 UTC
 KNOWN: dict[tuple[str, str], str] = {}
 """Where mcban differs, by filter with its parameters and by file and line of the sample, with the reason."""
 FRAGMENTS = {"apache-common", "botsearch-common", "common", "exim-common", "selinux-common"}
@@ -55,13 +58,27 @@ def test_every_sample_is_judged_as_by_fail2ban(package, folders, capsys):
             if difference:
                 differences[name + sample.spec, sample.where] = difference
             counts["other" if difference else "match" if sample.expected.get("match") else "no match"] += 1
+        counts["name"] += reading.names
     agreed = counts["match"] + counts["no match"]
     with capsys.disabled():
         print(
             f"\nfail2ban's samples: {agreed} of {agreed + counts['other']} agree "
-            f"({counts['match']} that match, {counts['no match']} that do not)"
+            f"({counts['match']} that match, {counts['name']} of them by a host name, and {counts['no match']} that do not)"
         )
         for (spec, where), difference in differences.items():
             print(f"  {spec} {where}: {difference} ({KNOWN.get((spec, where), 'NEW')})")
     assert agreed > 1_500
     assert set(differences) == set(KNOWN), "a disagreement is new, or one that is listed is gone"
+
+
+@pytest.mark.parametrize("finder", FINDERS)
+def test_all_of_debian_s_filters_find_in_a_log_what_each_finds_in_its_lines(package, folders, finder):
+    """Over all sample logs of Debian's fail2ban together, its filters find in blocks what they find line by line."""
+    filters = [load_filter(name, folders) for name in names(folders)]
+    logs = [path for path in sorted((package / SAMPLES).rglob("*")) if path.is_file()]
+    lines = [line for log in logs for line in log.read_bytes().split(b"\n") if line and not line.startswith(b"#")]
+    lines = [line + b"\r" if number % 7 == 0 else line for number, line in enumerate(lines)]
+    blocks = [b"".join(line + b"\n" for line in lines[start : start + 400]) for start in range(0, len(lines), 400)]
+    expected = one_by_one(filters, lines, NOW, UTC)
+    assert len(expected) > 800
+    assert in_blocks(Scanner(filters, UTC, finder), blocks, NOW) == expected

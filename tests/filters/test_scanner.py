@@ -10,7 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcban.filters import OVERLONG, LineMatch, Scanner, load_filter
-from mcban.filters.literals import required_literals
+from mcban.filters.demands import needle_expression, needle_text, required_needles
+from mcban.filters.prefilter import make_finder, make_plain_finder
+from mcban.filters.quick import bind_search
+from mcban.filters.scanner import _between_words
+from tests.filters.blocks import FINDERS, in_blocks, one_by_one
 
 FOLDERS = [Path(__file__).parents[2] / "etc" / "filter.d"]
 NOW = 1_795_352_400  # 2026-11-22 13:00:00 UTC
@@ -128,35 +132,90 @@ RULES = [
     r"^ (?:abc){2,3} <ADDR>$",
     r"^ [^a]bc def? <IP4>$",
     r"^<ADDR> - \S+ \[\] \"GET",
+    r"^\s[+-]\d{4} \S+ \d{3}0[1-9] <HOST>",
+    r"(?:^ failed <HOST>|^ host: (?:<HOST>|<F-ALT_USER>x</F-ALT_USER>))",
+    "refused <F-ID>\\S+</F-ID> <HOST>",
+    "(?:abc|host)a?:? x <SUBNET>",
 ]
+OPTIONS = [
+    {},
+    {"ignoreregex": "foo <HOST>|x$"},
+    {"prefregex": "^ (?:failed|host:)<F-CONTENT>.+</F-CONTENT>$"},
+    {"prefregex": "^(?P<alt_user>.*?) from<F-CONTENT>.*</F-CONTENT>"},
+    {"maxlines": 3},
+    {"datepattern": "%Y-%m-%d %H:%M:%S"},
+    {"datepattern": "{UNB}%Y-%m-%d %H:%M:%S**"},
+    {"datepattern": "{NONE}"},
+]
+STATEFUL = [
+    "^ host: <F-MLFID>x</F-MLFID> from <ADDR>\n            ^ failed <F-MLFID>\\w+</F-MLFID> no$",
+    "^ <F-NOFAIL>host:</F-NOFAIL> <F-MLFID>\\w+</F-MLFID> from <ADDR>\n            ^ failed <F-MLFID>\\w+</F-MLFID>",
+]
+WINDOWS = [r"^ failed x\n.*\n? from <ADDR>$", "^ host: x<SKIPLINES>^.* refused.* <ADDR>"]
 WORDS = [
     " failed", " from", " x", " 192.0.2.1", " refused", " no", " kiss", " KISS", " k\u0131ss", " Kiss", "[] x[]y", "[",
     "] x[]y", "<34>1 ", " host:", "<34>", " hosta:", " hostbbc:", " a again", "[192.0.2.1]", " 'text'", " \"text\"",
     " abc", "abc", "abcabc", " xbc", " de", " def", "2001:db8::1", "2026-11-22 13:00:00", "[2026-11-22 13:00:00]",
     "[22/Nov/2026:13:00:00 +0000]", " - -", "192.0.2.1", ' "GET', " foo", "\0", "é", "\r", " ", "Nov 22 13:00:00",
+    " fai", "led", " +0100", " 1", "101", "/24", " 2026-11-22", " 13:00:00", "\u0660", " x no", ": x",
 ]  # fmt: skip
-LINES = st.lists(st.lists(st.sampled_from(WORDS), max_size=7).map("".join), max_size=8)
+HITS = [
+    " failed x from 192.0.2.1", " refused 192.0.2.1", " Kiss 192.0.2.1", " K\u0131ss 192.0.2.1", "[] x[]y 192.0.2.1",
+    "[ foo 192.0.2.1", "<34>1  host: 192.0.2.1", " hostabbc: 192.0.2.1", " tried again [192.0.2.1]", " 'text' ::1",
+    " abcabc 192.0.2.1", " xbc de 192.0.2.1", '192.0.2.1 - x [] "GET', " +0100 x 10101 192.0.2.1", " host: 192.0.2.1",
+    "refused 192.0.2.8 192.0.2.1", "hosta: x 192.0.2.0/24", " failed x", " from 192.0.2.1", " host: x", " failed x no",
+    " host: x from 192.0.2.1", " x refused by 192.0.2.1",
+]  # fmt: skip
 
 
-@given(LINES, st.sampled_from(["2026-11-22 13:00:00", "Nov 22 13:00:00", "<34>1 2026-11-22T13:00:00Z", ""]))
-@settings(deadline=None, max_examples=300)
-def test_a_block_gives_what_each_line_alone_would_give(tmp_path_factory, lines, date):
-    """Searching whole blocks first never changes the result: it is that of the expressions, line by line."""
-    folder = tmp_path_factory.mktemp("rules", numbered=True)
+def insert(line, word, at):
+    """A line with a word in the midst of it."""
+    at = int(at * len(line))
+    return line[:at] + word + line[at:]
+
+
+LINES = st.lists(
+    st.one_of(
+        st.lists(st.sampled_from(WORDS), max_size=7).map("".join),
+        st.sampled_from(HITS),
+        st.builds(insert, st.sampled_from(HITS), st.sampled_from(WORDS), st.floats(0, 1)),
+    ),
+    max_size=9,
+)
+DATES = ["2026-11-22 13:00:00", "Nov 22 13:00:00", "<34>1 2026-11-22T13:00:00Z", ""]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Filters of many kinds: each rule with options of each kind, and rules that want several lines."""
+    folder = tmp_path_factory.mktemp("rules")
     filters = []
-    for index, rule in enumerate(RULES):
-        (folder / f"r{index}.conf").write_text(f"[Definition]\nfailregex = {rule.replace('%', '%%')}\n")
-        filters.append(load_filter(f"r{index}", [folder]))
-    lines = [date + line for line in lines]
-    block = "".join(line + "\n" for line in lines).encode()
-    found = {(match.line, match.filter, match.ip) for match in Scanner(filters, UTC).scan(block, NOW)}
-    expected = set()
-    for number, line in enumerate(lines):
-        for index, one in enumerate(filters):
-            explained = one.explain(line, NOW, UTC)
-            if explained.match:
-                expected.add((number, index, explained.match.ip))
-    assert found == expected
+
+    def make(rule, options):
+        text = f"[Definition]\nfailregex = {rule}\n" + "".join(f"{name} = {value}\n" for name, value in options.items())
+        (folder / f"r{len(filters)}.conf").write_text(text.replace("%", "%%"))
+        filters.append(load_filter(f"r{len(filters)}", [folder]))
+
+    for number, rule in enumerate(RULES):
+        make(rule, {})
+        make(rule, OPTIONS[number % len(OPTIONS)])
+        make(rule, OPTIONS[(number // 2 + 5) % len(OPTIONS)])
+    for rule in STATEFUL:
+        make(rule, {})
+    for rule in WINDOWS:
+        make(rule, {"maxlines": 4})
+    return filters
+
+
+@pytest.mark.parametrize("finder", FINDERS)
+@given(lines=LINES, dates=st.lists(st.sampled_from(DATES), min_size=9, max_size=9), cut=st.integers(0, 9))
+@settings(deadline=None, max_examples=200)
+def test_a_block_gives_what_each_line_alone_would_give(made, finder, lines, dates, cut):
+    """Searching whole blocks first never changes the result: it is that of the expressions, line by line, whichever
+    way the blocks are searched and wherever they end."""
+    lines = [(date + line).encode() for date, line in zip(dates, lines, strict=False)]
+    blocks = [b"".join(line + b"\n" for line in part) for part in (lines[:cut], lines[cut:])]
+    assert in_blocks(Scanner(made, UTC, finder), blocks, NOW) == one_by_one(made, lines, NOW, UTC)
 
 
 @pytest.mark.parametrize(
@@ -168,16 +227,79 @@ def test_a_block_gives_what_each_line_alone_would_give(tmp_path_factory, lines, 
         ("(?:abcd)?efg", {b"efg"}),
         (r"\[\] abcd", {b" abcd"}),
         (r"  12<\[abcd", {b"[abcd"}),
-        ("(?i)ABCD", {b"abcd"}),
+        ("x{3,5}abc", {b"xxxabc"}),
+        ("(?:fo)+o", {b"foo"}),
         ("[ab]+", None),
         ("abcd|.", None),
         ("é", None),
     ],
 )
 def test_only_certain_texts_are_demanded(pattern, texts):
-    """What a line must hold for an expression to match is said only where it is certain."""
-    needles = required_literals(re.compile(pattern))
-    assert (needles and set(needles.texts)) == texts
+    """What a line must hold for an expression to match is said only where it is certain, whatever date is cut out."""
+    needles = required_needles((re.compile(pattern),), _between_words)
+    assert (needles and set(map(needle_text, needles))) == texts
+
+
+ATOMS = [
+    "a",
+    "b",
+    "k",
+    "S",
+    "é",
+    "\u017f",
+    "1",
+    " ",
+    "-",
+    ".",
+    r"\d",
+    r"\w",
+    r"\S",
+    r"\s",
+    "[a-c]",
+    "[^a]",
+    "[^\\w]",
+    "K?",
+    "1+",
+]
+EXPRESSIONS = st.recursive(
+    st.sampled_from(ATOMS),
+    lambda inner: st.one_of(
+        st.lists(inner, min_size=2, max_size=4).map("".join),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: f"(?:{'|'.join(parts)})"),
+        st.tuples(inner, st.sampled_from(["{2}", "{1,3}", "*", "+?", "{0}"])).map(
+            lambda part: f"(?:{part[0]}){part[1]}"
+        ),
+        inner.map(lambda text: f"(?={text})"),
+        inner.map(lambda text: f"(?>{text})"),
+    ),
+    max_leaves=14,
+)
+
+
+@given(EXPRESSIONS, st.booleans(), st.text("abckKsSé\u017f\u212a1 -.\ufffd", max_size=30))
+@settings(deadline=None, max_examples=600)
+def test_what_matches_holds_what_was_demanded(expression, folded, text):
+    """Whatever an expression is made of, a text in which it matches holds one of the needles that it demands."""
+    pattern = re.compile(expression, re.IGNORECASE if folded else 0)
+    demand = required_needles((pattern,), lambda _before, _following: False)
+    if demand and pattern.search(text):
+        data = text.encode()
+        assert any(re.search(needle_expression(needle), data) for needle in demand)
+        assert make_finder(list(demand))(data + b"\n")
+        assert make_plain_finder(list(demand))(data + b"\n")
+
+
+@given(
+    EXPRESSIONS,
+    st.sampled_from(["", "^", "(?:^|x)", "(?:^a|^)", "(?m:^)", "(?=a)^", r"\A"]),
+    st.text("ab1 \n", max_size=9),
+)
+@settings(deadline=None, max_examples=300)
+def test_an_anchored_expression_matches_at_the_beginning_or_nowhere(expression, anchor, text):
+    """Where `match` takes the place of `search`, both find the same."""
+    pattern = re.compile(anchor + expression)
+    found, bound = pattern.search(text), bind_search(pattern)(text)
+    assert (found and found.span()) == (bound and bound.span())
 
 
 def test_a_megabyte_is_scanned_at_once():

@@ -1,0 +1,142 @@
+"""Matching single lines with little work for each: the way of most filters and nearly all lines.
+
+The result is that of `rules.judge_line`. What a rule's groups mean is worked out once, not for each line: which of
+them hold the address and the login, and whether an expression can only match at the line's beginning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from socket import AF_INET, inet_pton
+from typing import Any, NamedTuple
+
+from mcban.filters.filter import Filter
+from mcban.filters.rules import LONGEST_USER, Rule, canonical
+from mcban.filters.tree import read_tree
+
+_ADDRESSES = ("ip4", "ip6", "addr", "host")
+_UNUSUAL = frozenset(("fid", "cidr", "nofail", "mlfgained", "mlfid"))
+"""Groups that make more of a line than an address and a login."""
+
+Search = Callable[[str], re.Match[str] | None]
+Finding = tuple[int, str, str | None]
+"""The rule's number from 1, the offender in canonical form, the login."""
+
+
+class Reader(NamedTuple):
+    """A rule made ready: how it is searched for, its number, and the numbers of the groups of addresses and logins."""
+
+    search: Search
+    number: int
+    addresses: tuple[int, ...]
+    users: tuple[int, ...]
+
+
+class QuickMatcher:
+    """Matches single lines with a filter for which that is all; `make_quick` knows which."""
+
+    def __init__(self, one: Filter) -> None:
+        self.readers = {rule.number: _reader(rule) for rule in one.rules}
+        self._prefix = bind_search(one.prefix.pattern) if one.prefix else None
+        self._content = one.prefix.pattern.groupindex.get("content", 0) if one.prefix else 0
+        self._ignoring = tuple(bind_search(rule.pattern) for rule in one.ignore)
+        self.match = self._match if one.prefix or one.ignore else find_offender
+        """From a line without its date, but with its line end, and those readers whose rules could match it, in their
+        order, to what the filter finds; the third argument is of no use here."""
+
+    def _match(self, line: str, readers: Sequence[Reader], at: int | None = None) -> Finding | None:
+        if self._prefix:
+            prefix = self._prefix(line)
+            if prefix is None:
+                return None
+            content = prefix[self._content] if self._content else None
+            line = line if content is None else content + "\n"
+        found = find_offender(line, readers)
+        if found and any(search(line) for search in self._ignoring):
+            return None
+        return found
+
+
+def make_quick(one: Filter) -> QuickMatcher | None:
+    """A quick matcher for a filter; None when its rules tell more than an address and a login."""
+    if one.stateful or any(_UNUSUAL & rule.pattern.groupindex.keys() for rule in one.rules):
+        return None
+    # What the prefregex finds would add to what a rule finds.
+    names = one.prefix.pattern.groupindex if one.prefix else ()
+    if any(name in _UNUSUAL or name.startswith((*_ADDRESSES, "user", "alt_user", "content__")) for name in names):
+        return None
+    return QuickMatcher(one)
+
+
+def find_offender(line: str, readers: Sequence[Reader], _at: int | None = None) -> Finding | None:
+    """What the first rule that finds an address finds in `line`."""
+    for search, number, addresses, users in readers:
+        found = search(line)
+        if found is None:
+            continue
+        for group in addresses:
+            text = found[group]
+            if text:
+                break
+        else:
+            continue
+        try:
+            inet_pton(AF_INET, text)  # takes nothing but an IPv4 address in canonical form
+        except (OSError, ValueError):
+            ip = canonical(text)
+            if ip is None:
+                continue
+            text = ip
+        for group in users:
+            user = found[group]
+            if user:
+                return number, text, user[:LONGEST_USER]
+        return number, text, None
+    return None
+
+
+def _reader(rule: Rule) -> Reader:
+    groups = rule.pattern.groupindex
+    aliases = [(name, groups[alias]) for alias, name in rule.repeated]
+    again = {alias for alias, _ in rule.repeated}
+
+    def numbers(name: str) -> list[int]:
+        """The groups of a tag, of which at most one takes part in a match."""
+        return [groups[name], *(number for alias, number in aliases if alias == name)]
+
+    users = ["user"] if "user" in groups else []
+    users += [name for name in groups if name.startswith("alt_user") and name not in again]
+    return Reader(
+        bind_search(rule.pattern),
+        rule.number,
+        tuple(number for name in _ADDRESSES if name in groups for number in numbers(name)),
+        tuple(number for name in users for number in numbers(name)),
+    )
+
+
+def bind_search(pattern: re.Pattern[str]) -> Search:
+    """`pattern.search`, or `pattern.match` where that finds the same: `search` tries each place of a line in vain."""
+    return pattern.match if is_anchored(pattern) else pattern.search
+
+
+def is_anchored(pattern: re.Pattern[str]) -> bool:
+    """Whether an expression can only match at the beginning of a text."""
+    tree = read_tree(pattern)
+    return tree is not None and _begins(tree, bool(pattern.flags & re.MULTILINE))
+
+
+def _begins(sequence: Any, multiline: bool) -> bool:
+    for operation, argument in sequence:
+        name = str(operation)
+        if name == "AT":
+            if str(argument) == "AT_BEGINNING_STRING" or (str(argument) == "AT_BEGINNING" and not multiline):
+                return True
+        elif name == "SUBPATTERN":
+            # group, flags set, flags unset, expression: `(?m:^x)` is not held to the beginning
+            return not argument[1] & re.MULTILINE and _begins(argument[3], multiline)
+        elif name == "BRANCH":
+            return all(_begins(branch, multiline) for branch in argument[1])
+        elif name not in {"ASSERT", "ASSERT_NOT"}:
+            return False
+    return False
