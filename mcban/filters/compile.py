@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from importlib import import_module
 from typing import Any
 
-Fail = Callable[[str], Exception]
+from mcban.filters.tree import read_tree
 
-_PARSER: Any = import_module("re._parser")
-_SEQUENCE: Any = _PARSER.SubPattern
+Fail = Callable[[str], Exception]
 
 _OCTETS = r"\d{1,3}(?:\.\d{1,3}){3}"
 _IP4 = rf"(?:::[fF]{{4,6}}:)?(?P<ip4>{_OCTETS})"
@@ -129,8 +127,10 @@ def _lift_flags(text: str) -> str:
 def _find_ambiguous(pattern: re.Pattern[str]) -> str | None:
     """A tag's name of which two uses may take part in one match, so that it would be open which one is meant."""
     repeated = dict(repeated_groups(pattern))
-    if not repeated:
+    tree = read_tree(pattern) if repeated else None
+    if tree is None:
         return None
+    sequence = type(tree)
     names = {number: repeated.get(name, name) for name, number in pattern.groupindex.items()}
     counted = set(repeated.values()) - {"skiplines"}
     both: set[str] = set()
@@ -144,7 +144,7 @@ def _find_ambiguous(pattern: re.Pattern[str]) -> str | None:
 
     def walk(node: Any) -> frozenset[str]:
         """The counted names below a part of the tree that Python's own parser makes."""
-        if isinstance(node, _SEQUENCE):
+        if isinstance(node, sequence):
             return join(walk(item) for item in node)
         if not isinstance(node, tuple) or len(node) != 2:
             return frozenset()
@@ -153,12 +153,12 @@ def _find_ambiguous(pattern: re.Pattern[str]) -> str | None:
             return frozenset().union(*map(walk, argument[1]))
         if operation == "GROUPREF_EXISTS":
             return frozenset().union(*(walk(branch) for branch in argument[1:] if branch))
-        inner = argument if isinstance(argument, _SEQUENCE) else None
+        inner = argument if isinstance(argument, sequence) else None
         if isinstance(argument, tuple):
-            inner = next((part for part in argument if isinstance(part, _SEQUENCE)), None)
+            inner = next((part for part in argument if isinstance(part, sequence)), None)
         below = walk(inner) if inner is not None else frozenset()
         own = names.get(argument[0]) if operation == "SUBPATTERN" else None
         return below | {own} if own in counted else below
 
-    walk(_PARSER.parse(pattern.pattern, pattern.flags))
+    walk(tree)
     return min(both, default=None)

@@ -104,6 +104,8 @@ class Reading:
     def __init__(self, name: str, folders: list[Path]) -> None:
         self.name, self.folders = name, folders
         self._loaded: dict[str, tuple[Filter, Matcher]] = {}
+        self.names = 0
+        """Lines that match by a host name: fail2ban would look it up, mcban tells it and bans nobody."""
 
     def difference(self, sample: Sample) -> str | None:
         """What mcban finds other than fail2ban, or nothing."""
@@ -124,6 +126,7 @@ class Reading:
             return f"{outcome} ({ip or name}) instead of {'a match' if expected.get('match') else 'none'}"
         if not matched:
             return None
+        self.names += outcome == "name"
         wrong = []
         if "host" in expected and (ip or name) != canonical(expected["host"]):
             wrong.append(f"host {ip or name} instead of {expected['host']}")

@@ -63,7 +63,7 @@ def test_every_sample_is_judged_as_by_fail2ban(package, folders, capsys):
     with capsys.disabled():
         print(
             f"\nfail2ban's samples: {agreed} of {agreed + counts['other']} agree "
-            f"({counts['match']} that match, {counts['name']} of them by a host name, and {counts['no match']} that do not)"
+            f"({counts['match']} that match, {counts['name']} of them by a host name; {counts['no match']} that do not)"
         )
         for (spec, where), difference in differences.items():
             print(f"  {spec} {where}: {difference} ({KNOWN.get((spec, where), 'NEW')})")
