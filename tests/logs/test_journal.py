@@ -269,7 +269,8 @@ def test_each_match_gets_its_own_entries(journald: Journald) -> None:
     reading = Reading(one, other, both)
     for number, (identifier, colour) in enumerate([("a", "red"), ("a", "blue"), ("b", "red"), ("b", "blue")]):
         journald.send(MESSAGE=f"line {number}", SYSLOG_IDENTIFIER=identifier, COLOUR=colour)
-    reading.read_until(3, both)
+    for path, count in ((one, 2), (other, 1), (both, 3)):
+        reading.read_until(count, path)
     assert {path: numbers(lines) for path, lines in reading.lines.items()} == {one: [0, 1], other: [2], both: [0, 1, 2]}
     assert reading.journals.patterns_of(one) == {one}
     reading.stop()
