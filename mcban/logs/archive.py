@@ -163,9 +163,12 @@ def is_archive(path: str) -> bool:
 
 
 def find_archives(patterns: Iterable[str]) -> list[str]:
-    """The archives that `patterns` name one by one. Those that a glob happens to match are left alone: they are what
-    rotation made of a log that the glob matches too, and whether their lines were counted nobody could tell."""
-    return [pattern for pattern in patterns if not is_glob(pattern) and is_archive(pattern)]
+    """The archives that `patterns` (paths, globs, journals) name one by one.
+
+    Those that a glob happens to match are left alone: they are what rotation made of a log that the glob matches too,
+    and whether their lines were counted nobody could tell.
+    """
+    return [p for p in patterns if p.startswith("/") and not is_glob(p) and is_archive(p)]
 
 
 def read_archive(
@@ -213,7 +216,7 @@ def _check_unread(path: str, begin: bytes, positions: Iterable[Position], logs: 
             f"{path} is left alone: it comes from {base}, which was followed, so its lines may have been counted; "
             "`mcban replay` reads it without counting"
         )
-    for log in logs:
+    for log in filter(os.path.isabs, logs):  # the others are journals
         for found in glob(log) if is_glob(log) else [log]:  # noqa: PTH207 - Path.glob knows no absolute patterns
             for file in [found, *(other.path for other in survey(found, ()) if not other.packed)]:
                 if begin_alike(begin, _begin_of(file)):

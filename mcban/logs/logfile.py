@@ -225,7 +225,10 @@ def open_log(path: str) -> LogFile:
     codec = codec_of(file.head)
     if codec is not None:
         file.close()
-        raise DataError(f"it is compressed ({codec.program}) and not followed: `mcban run --once` reads it, once")
+        raise DataError(
+            f"it is compressed ({codec.program}): nobody writes to it any more. `mcban run --once` reads it, once, if "
+            "a logpath names it without wildcards"
+        )
     return file
 
 

@@ -9,6 +9,7 @@ import lzma
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcban.errors import DataError
+from mcban.logs import Follower, LogState
 from mcban.logs.archive import find_archives, read_archive, read_file
 from mcban.logs.logfile import HEAD_LENGTH, LONGEST_LINE, hash_head
 from mcban.logs.model import Position
@@ -225,3 +227,28 @@ def test_only_an_archive_that_is_named_is_one(tmp_path: Path) -> None:
     plain.write_bytes(LINES)
     names = [str(tmp_path / name) for name in ("packed", "plain.gz", "pac*", "absent.xz", "absent")]
     assert find_archives(names) == [names[0]]
+
+
+def test_archives_are_not_followed(tmp_path: Path) -> None:
+    """An engine that follows logs passes over an archive, whatever its name, and says what reads it; the log beside it
+    is followed, and so is a log that later comes to that place."""
+    archive, live = tmp_path / "old", tmp_path / "live"
+    archive.write_bytes(gzip.compress(LINES))
+    live.write_bytes(b"one\n")
+    with Follower([str(archive), str(live)]) as follower:
+        blocks = [block.data for block in iter(follower.read, None)]
+        assert b"".join(blocks) == b"one\n"
+        states = {status.path: status for status in follower.status()}
+        assert states[str(archive)].state is LogState.UNREADABLE
+        assert "compressed (gzip)" in states[str(archive)].reason
+        assert "run --once" in states[str(archive)].reason
+        archive.unlink()
+        archive.write_bytes(b"two\n")
+        deadline = time.monotonic() + 30
+        got = b""
+        while not got and time.monotonic() < deadline:
+            block = follower.read()
+            got += block.data if block else b""
+            if block is None:
+                follower.wait(0.1)
+        assert got == b"two\n"
