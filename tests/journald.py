@@ -45,6 +45,7 @@ _START = """set -e
 mount --bind "$1/log" /var/log
 mount --bind "$1/run" /run
 mount --bind "$1/machine-id" /etc/machine-id
+mount --bind "$1/boot-id" /proc/sys/kernel/random/boot_id
 exec "$2"
 """
 
@@ -102,6 +103,7 @@ class Journald:
         (base / "run/systemd/journald.conf.d/test.conf").write_text(_CONF)
         (base / "run/systemd/journal/flushed").touch()  # or it would wait for systemd to say that the disk is there
         (base / "machine-id").write_text(machine + "\n")
+        (base / "boot-id").write_text(f"{uuid.uuid4()}\n")
         self._socket = str(base / "run/systemd/journal/socket")
         self._syslog = str(base / "run/systemd/journal/dev-log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -128,6 +130,12 @@ class Journald:
             self._process.terminate()
             self._process.wait(PATIENCE)
             self._process = None
+
+    def reboot(self) -> None:
+        """Start it again as if the machine had been started again."""
+        self.stop()
+        (self._base / "boot-id").write_text(f"{uuid.uuid4()}\n")
+        self.start()
 
     def files(self) -> list[Path]:
         """The journal's files, the one that is written last."""

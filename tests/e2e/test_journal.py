@@ -108,6 +108,24 @@ def test_each_failure_counts_once_over_kills_and_rotation(gate: Gate) -> None:
     assert gate.hits() == sent
 
 
+def test_what_was_written_before_the_machines_restart_counts_too(gate: Gate) -> None:
+    """Read or not when it went down: each failure once, and what comes afterwards is followed."""
+    gate.node.start()
+    gate.fail("198.51.100.1", "198.51.100.2")
+    until(lambda: gate.hits() == 2, "counting")
+    gate.node.stop(signal.SIGKILL)
+    gate.fail("198.51.100.3")
+    gate.journald.reboot()
+    gate.fail("198.51.100.4")
+    gate.node.start()
+    until(lambda: gate.hits() == 4, "counting what was left")
+    gate.fail("198.51.100.5")
+    until(lambda: gate.hits() == 5, "following")
+    gate.node.stop()
+    assert gate.node.process("run", "--once").returncode == 0
+    assert gate.hits() == 5
+
+
 def test_a_filter_of_fail2bans_kind_gets_the_journals_lines(gate: Gate) -> None:
     """It asks for `logtype=journal` lines by itself, its rules begin where fail2ban's do, and its date pattern is for
     files; a file beside the journal is read as a file."""

@@ -388,6 +388,17 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def test_what_several_jails_ask_alike_is_read_once(journald: Journald) -> None:
+    """One journalctl for each thing that is asked, however many ask it."""
+    before = set(children(os.getpid()))
+    reading = Reading(name(journald), name(journald), name(journald, "SYSLOG_IDENTIFIER=other"), name(journald))
+    write(journald, 0, 3)
+    assert numbers(reading.read_until(3)) == [0, 1, 2]
+    until(lambda: reading.journals.read() is None and reading.journals.at_end, "following")
+    assert len(set(children(os.getpid())) - before) == 2
+    reading.stop()
+
+
 def test_a_journalctl_that_dies_is_started_again(journald: Journald) -> None:
     """No entry is lost or read twice by it."""
     before = set(children(os.getpid()))
