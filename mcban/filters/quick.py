@@ -6,20 +6,18 @@ them hold the address and the login, and whether an expression can only match at
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from socket import AF_INET, inet_pton
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mcban.filters.filter import Filter
 from mcban.filters.rules import LONGEST_USER, Rule, canonical
-from mcban.filters.tree import read_tree
+from mcban.filters.tree import Search
 
 _ADDRESSES = ("ip4", "ip6", "addr", "host")
 _UNUSUAL = frozenset(("fid", "cidr", "nofail", "mlfgained", "mlfid"))
 """Groups that make more of a line than an address and a login."""
 
-Search = Callable[[str], re.Match[str] | None]
 Finding = tuple[int, str, str | None]
 """The rule's number from 1, the offender in canonical form, the login."""
 
@@ -38,9 +36,9 @@ class QuickMatcher:
 
     def __init__(self, one: Filter) -> None:
         self.readers = {rule.number: _reader(rule) for rule in one.rules}
-        self._prefix = bind_search(one.prefix.pattern) if one.prefix else None
+        self._prefix = one.prefix.search if one.prefix else None
         self._content = one.prefix.pattern.groupindex.get("content", 0) if one.prefix else 0
-        self._ignoring = tuple(bind_search(rule.pattern) for rule in one.ignore)
+        self._ignoring = tuple(rule.search for rule in one.ignore)
         self.match = self._match if one.prefix or one.ignore else find_offender
         """From a line without its date, but with its line end, and those readers whose rules could match it, in their
         order, to what the filter finds; the third argument is of no use here."""
@@ -108,35 +106,8 @@ def _reader(rule: Rule) -> Reader:
     users = ["user"] if "user" in groups else []
     users += [name for name in groups if name.startswith("alt_user") and name not in again]
     return Reader(
-        bind_search(rule.pattern),
+        rule.search,
         rule.number,
         tuple(number for name in _ADDRESSES if name in groups for number in numbers(name)),
         tuple(number for name in users for number in numbers(name)),
     )
-
-
-def bind_search(pattern: re.Pattern[str]) -> Search:
-    """`pattern.search`, or `pattern.match` where that finds the same: `search` tries each place of a line in vain."""
-    return pattern.match if is_anchored(pattern) else pattern.search
-
-
-def is_anchored(pattern: re.Pattern[str]) -> bool:
-    """Whether an expression can only match at the beginning of a text."""
-    tree = read_tree(pattern)
-    return tree is not None and _begins(tree, bool(pattern.flags & re.MULTILINE))
-
-
-def _begins(sequence: Any, multiline: bool) -> bool:
-    for operation, argument in sequence:
-        name = str(operation)
-        if name == "AT":
-            if str(argument) == "AT_BEGINNING_STRING" or (str(argument) == "AT_BEGINNING" and not multiline):
-                return True
-        elif name == "SUBPATTERN":
-            # group, flags set, flags unset, expression: `(?m:^x)` is not held to the beginning
-            return not argument[1] & re.MULTILINE and _begins(argument[3], multiline)
-        elif name == "BRANCH":
-            return all(_begins(branch, multiline) for branch in argument[1])
-        elif name not in {"ASSERT", "ASSERT_NOT"}:
-            return False
-    return False

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from mcban.core.address import parse_network
+from mcban.filters.tree import Search, bind_search
 
 Groups = Mapping[str, str | None]
 """What a rule's named groups took, those of the prefregex included."""
@@ -31,6 +32,7 @@ class Rule:
     """One failregex: its number from 1, its text as the file has it after interpolation, the file, the expression.
 
     `repeated` pairs each group of the expression that stands for a tag used more than once with the tag's own group.
+    `search` is the expression's `search`, or what finds the same faster.
     """
 
     number: int
@@ -38,6 +40,10 @@ class Rule:
     path: Path
     pattern: re.Pattern[str]
     repeated: tuple[tuple[str, str], ...] = ()
+    search: Search = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "search", bind_search(self.pattern))
 
     def groups(self, found: re.Match[str]) -> dict[str, str | None]:
         """The named groups of a match; of a tag in several branches, what the branch taken has."""
@@ -87,7 +93,7 @@ def cut_content(prefix: Rule | None, line: str) -> tuple[str, Groups] | None:
     """What rules see of `line`, and what the prefregex found before it; None when the prefregex does not match."""
     if prefix is None:
         return line, {}
-    found = prefix.pattern.search(line)
+    found = prefix.search(line)
     if not found:
         return None
     before = prefix.groups(found)
@@ -98,7 +104,7 @@ def cut_content(prefix: Rule | None, line: str) -> tuple[str, Groups] | None:
 def search_rules(line: str, before: Groups, rules: Sequence[Rule]) -> Iterator[tuple[Rule, re.Match[str], Groups]]:
     """Each of `rules` that matches, with its groups; those of the prefregex where the rule has none of its own."""
     for rule in rules:
-        found = rule.pattern.search(line)
+        found = rule.search(line)
         if found:
             groups = rule.groups(found)
             if before:
@@ -108,7 +114,7 @@ def search_rules(line: str, before: Groups, rules: Sequence[Rule]) -> Iterator[t
 
 def find_ignoring(line: str, ignore: Sequence[Rule]) -> int | None:
     """The number of the first ignoreregex that matches."""
-    return next((rule.number for rule in ignore if rule.pattern.search(line)), None)
+    return next((rule.number for rule in ignore if rule.search(line)), None)
 
 
 def judge_line(text: str, prefix: Rule | None, rules: Sequence[Rule], ignore: Sequence[Rule]) -> Verdict:

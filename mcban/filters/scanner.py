@@ -195,9 +195,10 @@ class Scanner:
             mask = self._window_masks[index]
             telling = [(start, end) for start, end, rules in candidates if rules & mask]
             one = _WindowPass(self, window.matcher, block, index, now)
-            matches += window.scan(block, telling, one.judge, one.remember)
-        if self._windows:
-            matches.sort(key=_in_order)
+            found = list(window.scan(block, telling, one.judge, one.remember))
+            if found:
+                matches += found
+                matches.sort(key=_in_order)
 
     def _plan(self, mask: int) -> tuple[_Task, ...]:
         """What is to be done with a line in which only the rules of `mask` could match."""

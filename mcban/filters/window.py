@@ -41,10 +41,10 @@ class Window:
                 yield from self._judge(line, judge)
                 position = line[1] + 1
             if position < start:
-                for line in _last_lines(block, position, start, self.matcher.maxlines):
+                for line in _last_lines(block, position, start, self.matcher.maxlines - 1):
                     remember(line)
             if end >= 0 and position <= start:
-                self._owed = self.matcher.maxlines + 1
+                self._owed = self.matcher.maxlines
                 yield from self._judge((start, end), judge)
                 position = end + 1
 
@@ -54,7 +54,7 @@ class Window:
             return
         hit, noticed = told
         # Where lines were taken out, those before them stay for longer.
-        self._owed = self.matcher.maxlines if noticed else self._owed - 1
+        self._owed = self.matcher.maxlines - 1 if noticed else self._owed - 1
         if hit is not None:
             yield hit
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mcban.filters import OVERLONG, LineMatch, Scanner, load_filter
 from mcban.filters.demands import needle_expression, needle_text, required_needles
 from mcban.filters.prefilter import make_finder, make_plain_finder
-from mcban.filters.quick import bind_search
 from mcban.filters.scanner import _between_words
+from mcban.filters.tree import bind_search
 from tests.filters.blocks import FINDERS, in_blocks, one_by_one
 
 FOLDERS = [Path(__file__).parents[2] / "etc" / "filter.d"]
