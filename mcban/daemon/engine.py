@@ -195,16 +195,16 @@ class Engine:
         if archives and context.config.read_new_logs == "end":
             log.info('archives are not read: read_new_logs is "end", and they hold what was before')
             return
-        stored = context.database.read(lambda t: t.positions.all(context.config.node)) if archives else []
-        positions = {_key(position): position for position in stored}
+        known = context.database.read(lambda t: t.positions.all(context.config.node)) if archives else []
         seen = self._onlooker.read if self._onlooker else None
         for path in archives:
+            read: Position | None = None
             try:
-                for block in read_archive(path, positions.values(), logs, seen):
+                for block in read_archive(path, known, logs, seen):
                     if signals.stop:
                         return
                     self._take(block, {path})
-                    positions[_key(block.position)] = block.position
+                    read = block.position
                     if len(self._pending.hits) >= GROUP_SIZE:
                         self._commit()
             except InDoubtError as error:
@@ -212,6 +212,7 @@ class Engine:
             except McbanError as error:
                 log.error("%s", error)
                 self.broken.append(str(error))
+            known += [read] if read else []  # beside what its row said before: that may be another archive's by now
 
     def stop(self, *, keep: bool) -> None:
         """Commit what was read; take everything of ours out of the kernel unless `keep`."""

@@ -58,6 +58,21 @@ def test_an_archive_that_is_named_counts_once(terminal: Terminal, suffix: str, p
     assert counted(terminal) == 15
 
 
+def test_archives_that_are_copied_from_name_to_name_count_once(terminal: Terminal) -> None:
+    """Also where rotation overwrites files instead of renaming them, so that one file holds another's content."""
+    one, two = terminal.folder / "old.log.1.gz", terminal.folder / "old.log.2.gz"
+    one.write_bytes(gzip.compress(lines_of("203.0.113.7", 3)))
+    two.write_bytes(gzip.compress(lines_of("203.0.113.8", 3)))
+    reads(terminal, one, two)
+    once(terminal)
+    assert counted(terminal) == 6
+    two.write_bytes(one.read_bytes())
+    one.write_bytes(gzip.compress(lines_of("203.0.113.9", 4)))
+    for _ in range(2):
+        once(terminal)
+        assert counted(terminal) == 10
+
+
 def test_what_was_followed_and_then_compressed_does_not_count_again(terminal: Terminal) -> None:
     """logrotate's work on a log that is followed changes no count, whether the jail names the log, its archives too,
     or a glob that matches both; lines of the last moment before it are not lost when the archive is named."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,11 @@ from mcban.logs import Follower, LogState
 from mcban.logs.archive import find_archives, read_archive, read_file
 from mcban.logs.logfile import HEAD_LENGTH, LONGEST_LINE, hash_head
 from mcban.logs.model import Position
+
+try:
+    from compression import zstd
+except ImportError:  # before Python 3.14
+    from backports import zstd
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -167,6 +171,16 @@ def position(path: str, content: bytes, offset: int, inode: int = 7) -> Position
     """What is stored of a file with that content."""
     head = content[:HEAD_LENGTH]
     return Position(path, 1, inode, len(head), hash_head(head), offset)
+
+
+def test_an_archive_is_known_under_its_new_name(tmp_path: Path) -> None:
+    """What was read under another name is noted under this one, too, before the other place holds something else."""
+    archive = tmp_path / "mail.2.gz"
+    archive.write_bytes(gzip.compress(LINES))
+    known = [position("/elsewhere/mail.1.gz", LINES, len(LINES))]
+    (block,) = read_archive(str(archive), known, [])
+    assert (block.data, block.position.path, block.position.offset) == (b"", str(archive), len(LINES))
+    assert list(read_archive(str(archive), [block.position], [])) == []
 
 
 def read_all(archive: Path, positions: list[Position], logs: list[str] | None = None) -> tuple[bytes, list[Position]]:
