@@ -137,6 +137,15 @@ class Intake:
                 hits += [Hit(at, match.ip, group, match.user) for group in groups[match.filter]]
             if scanner.overlong > overlong:
                 self._warn(feed, path, "lines too long to be matched were passed over")
+            for index, count in scanner.gave_up.items():
+                # Told at the first such line, the tenth, the hundredth…
+                so_far = 10 ** (len(str(count)) - 1)
+                self._warn(
+                    feed,
+                    path,
+                    f"filter {scanner.filters[index].name} takes too long with some lines, and they are given up "
+                    f"({so_far} so far): is one of its expressions to blame, or an attack?",
+                )
         return hits
 
     def _feed(self, patterns: frozenset[str], path: str) -> _Feed:

@@ -44,3 +44,20 @@ def test_logs_named_by_date_take_no_memory(tmp_path):
         intake.hits(f"/var/log/{day}/app.log", CONNECT, [GLOB], NOW)
     assert intake.hits("/var/log/a/app.log", FAIL, [GLOB], NOW) == []
     assert len(intake.hits(f"/var/log/{MOST_FEEDS - 1}/app.log", FAIL, [GLOB], NOW)) == 1
+
+
+def test_lines_that_take_a_filter_too_long_are_told_with_its_name(tmp_path):
+    """The first line that is given up is reported with the log and the filter; a flood of them is no flood of reports,
+    and the hits around them count."""
+    (tmp_path / "bomb.conf").write_text("[Definition]\nfailregex = ^ failed from <ADDR>(?: (?:a+)+)?$\n")
+    source = Source("g", ("/log",), load_filter("bomb", [tmp_path]))
+    intake = Intake([source])
+    hit = b"2026-11-22 13:00:00 failed from 192.0.2.1\n"
+    bomb = hit[:-1] + b" " + b"a" * 60 + b"b\n"
+    assert len(intake.hits("/log", hit + bomb + hit, ("/log",), NOW)) == 2
+    (warning,) = intake.warnings
+    assert warning.startswith("/log: filter bomb takes too long with some lines")
+    assert "(1 so far)" in warning
+    for _ in range(30):
+        intake.hits("/log", bomb * 10, ("/log",), NOW)
+    assert len(intake.warnings) <= 3
