@@ -60,6 +60,7 @@ bench: $(VENV)/test
 	$(BIN)/python -m tests.bench.bench_firewall
 	$(BIN)/python -m tests.bench.bench_engine
 	$(BIN)/python -m tests.bench.bench_logs
+	$(BIN)/python -m tests.bench.bench_follow
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

@@ -101,7 +101,7 @@ class _GroupBatch:
         known = self._memory.of(self._group.name)
         loaded = self._load(entries - known.keys())
         known |= {ip: one for ip, one in loaded.items() if all(standing.count for standing in one.standings.values())}
-        records = known | loaded
+        records = {entry: known.get(entry) or loaded[entry] for entry in entries}
         allowed = {entry: some for entry in entries if (some := self._allowed(entry)) is not nobody}
         group, new = self._group, self._new
         for number, hit in enumerate(hits, first):
