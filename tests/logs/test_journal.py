@@ -325,6 +325,25 @@ def test_another_match_begins_where_the_journal_was_read_to(journald: Journald) 
     assert reading.warnings == []
 
 
+def test_who_was_not_read_before_the_kill_is_not_left_behind(journald: Journald) -> None:
+    """Of two that begin together one was committed: the other still begins at its first entry."""
+    one, other = name(journald), name(journald, "SYSLOG_IDENTIFIER=other")
+    write(journald, 0, 3, "other")
+    write(journald, 0, 3)
+    reading = Reading(one, other)
+
+    def step() -> bool:
+        block = reading.journals.read()
+        if block is not None and not (block.path == other and block.data):
+            reading.take(block)
+        return bool(reading.lines[one])
+
+    until(step, "reading of one")
+    reading.restart()
+    assert numbers(reading.read_until(3, other)) == [0, 1, 2]
+    reading.stop()
+
+
 def test_names_may_come_and_go(journald: Journald) -> None:
     """What is read goes on where it is, and what comes back, where it was."""
     one, other = name(journald), name(journald, "SYSLOG_IDENTIFIER=other")
@@ -411,6 +430,7 @@ def test_a_journalctl_that_dies_is_started_again(journald: Journald) -> None:
         os.kill(child, signal.SIGKILL)
         write(journald, 3 * round_, 3 * round_ + 3)
         assert numbers(reading.read_until(3 * round_ + 3)) == list(range(3 * round_ + 3))
+        assert reading.journals.status()[0].state is LogState.FOLLOWING
     reading.stop()
     assert set(children(os.getpid())) == before
 
