@@ -27,7 +27,8 @@ from mcban.filters import (
     make_filter,
     parse_zone,
 )
-from mcban.service.inspection import GAVE_UP, LIMIT, Inspection
+from mcban.filters.watchdog import LIMIT
+from mcban.service.inspection import GAVE_UP, Inspection
 
 MISSED_SHOWN = 10
 _BY_HAND = re.compile(r"<(?:HOST|ADDR|IP4|IP6|SUBNET|DNS|F-ID/?)>")
@@ -254,6 +255,9 @@ def _print_hits(scanner: Scanner, blocks: Iterator[bytes], now: int) -> None:
             number, at = lines + hit.line + 1, rfc3339(hit.at)
             click.echo(json.dumps({"line": number, "time": at, "ip": hit.ip, "user": hit.user, "rule": hit.rule}))
         lines += block.count(b"\n")
+    given_up = sum(scanner.gave_up.values())
+    if given_up:
+        click.echo(f"mcban: {plural(given_up, 'line')} given up: the filter takes too long for it", err=True)
 
 
 def _document(number: int, told: Explanation) -> dict[str, Any]:

@@ -16,9 +16,8 @@ from datetime import tzinfo
 from types import FrameType
 
 from mcban.filters import OVERLONG, Explanation, Filter, Matcher
+from mcban.filters.watchdog import LIMIT
 
-LIMIT = 0.2
-"""Seconds of CPU time after which a line is given up, as the engine gives it up: an expression may explode."""
 GAVE_UP = "gave up"
 """The outcome of such a line, besides those of `Explanation`."""
 
@@ -51,7 +50,8 @@ class Inspection:
 
     `outcomes` counts lines by what became of them, `rules` the hits by failregex, `ignored` the lines by ignoreregex,
     `dates` the lines by the form of their date. `dateless` are hits without a date that can be read, `undated` lines
-    without any date, `overlong` those too long to be matched. A line that takes longer than LIMIT is GAVE_UP.
+    without any date, `overlong` those too long to be matched. A line that takes
+    longer than the engine's LIMIT is GAVE_UP: here every line has all of it, since nobody waits for the others.
     """
 
     filter: Filter

@@ -163,13 +163,16 @@ def test_a_regex_stands_for_a_filter(bare: Terminal) -> None:
 def test_an_expression_that_explodes_is_named(bare: Terminal) -> None:
     """A line that takes a rule for ever is given up and counted; the lines after it are matched."""
     rule = r"^ (?:a+)+b <HOST>$"
-    log = bare.write("x.log", "2026-09-21 12:00:00 " + "a" * 60 + "\n2026-09-21 12:00:00 ab 192.0.2.1\n")
+    log = bare.write("x.log", "2026-09-21 12:00:00 " + "a" * 60 + "cab 192.0.2.9\n2026-09-21 12:00:00 ab 192.0.2.1\n")
     said = bare.does("filter", "test", rule, str(log))
     assert any(line.startswith("1 line given up: some rule takes longer than") for line in said)
-    assert f"given up: 2026-09-21 12:00:00 {'a' * 60}" in said
+    assert f"given up: 2026-09-21 12:00:00 {'a' * 60}cab 192.0.2.9" in said
     assert "2 lines, 1 hit, 1 other" in said
-    alone = bare.does("filter", "test", rule, "2026-09-21 12:00:00 " + "a" * 60)
+    alone = bare.does("filter", "test", rule, "2026-09-21 12:00:00 " + "a" * 60 + "cab 192.0.2.9")
     assert any("repetitions within repetitions" in line for line in alone)
+    answer = bare.type("filter", "test", rule, str(log), "--json")
+    assert [json.loads(line)["line"] for line in answer.lines] == [2]
+    assert answer.err == "mcban: 1 line given up: the filter takes too long for it\n"
 
 
 def test_a_slip_in_a_path_is_no_line(bare: Terminal) -> None:
