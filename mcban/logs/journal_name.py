@@ -9,15 +9,12 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from mcban.core.model import LONGEST_PATH
 from mcban.errors import printable
 
 JOURNAL = "systemd-journal"
-
-ROOTS = (Path("/var/log/journal"), Path("/run/log/journal"))
-"""Where journald keeps the journal of a machine: on disk, or until the next start only."""
 
 _NAME = re.compile(rf"{JOURNAL}(?:\[(?P<parameters>[^\]]*)\])?(?P<match>\s.*)?", re.DOTALL)
 _PARAMETER = re.compile(r"""\s*(?P<key>\w+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<plain>[^\s,"]*))\s*(?:,|$)""")
