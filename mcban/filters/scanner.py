@@ -32,7 +32,8 @@ _NO_WORD = ALL & ~WORD | WIDE
 
 
 class LineMatch(NamedTuple):
-    """A hit in a block: the line's index from 0, the filter's index in the scanner, the date's moment or None."""
+    """A hit in a block: the line's index from 0 (or its offset, see `Scanner.scan`), the filter's index in the scanner,
+    the date's moment or None."""
 
     line: int
     filter: int
@@ -128,11 +129,12 @@ class Scanner:
             for index in self._windows
         }
 
-    def scan(self, block: bytes, now: int) -> list[LineMatch]:
+    def scan(self, block: bytes, now: int, *, numbered: bool = True) -> list[LineMatch]:
         """The hits in `block`, whole lines each with its line end, in the order of the lines and then of the filters.
 
         One line gives at most one hit for each filter. `now`, in seconds since the epoch, is only for dates that
-        leave out the year or the day. Ends in bounded time, whatever the expressions make of the lines.
+        leave out the year or the day. Unless `numbered`, a hit's `line` is the offset at which the line begins: that
+        saves counting the lines of the block. Ends in bounded time, whatever the expressions make of the lines.
         """
         self._count_overlong(block)
         candidates = self._prefilter.find(block)
@@ -141,23 +143,20 @@ class Scanner:
             with self.watchdog:
                 self._match_lines(block, candidates, now, matches)
                 self._match_windows(block, candidates, now, matches)
-        return matches
+        return _number(block, matches) if numbered else matches
 
     def _match_lines(self, block: bytes, candidates: list[Candidate], now: int, matches: list[LineMatch]) -> None:
         plans = self._plans
-        line = counted = 0
         for start, end, mask in candidates:
             tasks = plans.get(mask)
             if tasks is None:
                 tasks = self._plan(mask)
             if end - start > OVERLONG or not tasks:
                 continue
-            line += block.count(b"\n", counted, start)
-            counted = start
             text = block[start:end].decode("utf-8", "replace").rstrip("\r")
-            self._match_line(line, text, tasks, now, matches)
+            self._match_line(start, text, tasks, now, matches)
 
-    def _match_line(self, line: int, text: str, tasks: tuple[_Task, ...], now: int, matches: list[LineMatch]) -> None:
+    def _match_line(self, start: int, text: str, tasks: tuple[_Task, ...], now: int, matches: list[LineMatch]) -> None:
         watchdog, first = self.watchdog, len(matches)
         dated = found = rest = None
         for index, match, rules, dates, wants_moment in tasks:
@@ -166,7 +165,7 @@ class Scanner:
                 continue
             done, hit = False, None
             try:
-                watchdog.running = line, index
+                watchdog.running = start, index
                 if dates is not dated:
                     # Should this take too long, the other filters with these dates have no rest to match, either.
                     dated, rest = dates, None
@@ -184,7 +183,7 @@ class Scanner:
                 at = dates.read(found, now) if found else None
                 if at is None:
                     self.dateless += 1
-                matches.append(LineMatch(line, index, at, ip, user, number))
+                matches.append(LineMatch(start, index, at, ip, user, number))
             elif not done:
                 self.gave_up[index] += 1
         if len(matches) > first + 1:
@@ -237,7 +236,7 @@ class _WindowPass:
 
     def __init__(self, scanner: Scanner, matcher: WindowMatcher, block: bytes, index: int, now: int) -> None:
         self._scanner, self._matcher, self._block, self._index, self._now = scanner, matcher, block, index, now
-        self._number = self._counted = 0
+        self._start = 0
 
     def judge(self, line: Line) -> tuple[LineMatch | None, bool] | None:
         """See `window.Judge`."""
@@ -256,8 +255,7 @@ class _WindowPass:
         scanner, index = self._scanner, self._index
         told = None
         if index not in scanner.watchdog.spent:
-            self._number += self._block.count(b"\n", self._counted, start)
-            self._counted = start
+            self._start = start
             text = self._block[start:end].decode("utf-8", "replace").rstrip("\r")
             try:
                 scanner.watchdog.running = start, index
@@ -279,11 +277,22 @@ class _WindowPass:
         at = at if match.at is None else match.at
         if at is None:
             self._scanner.dateless += 1
-        return LineMatch(self._number, self._index, at, match.ip, match.user, match.rule), True
+        return LineMatch(self._start, self._index, at, match.ip, match.user, match.rule), True
 
     def _remember(self, rest: str, at: int | None) -> tuple[LineMatch | None, bool]:
         self._matcher.remember(rest, at)
         return None, False
+
+
+def _number(block: bytes, matches: list[LineMatch]) -> list[LineMatch]:
+    """Hits with the numbers of their lines for the offsets."""
+    numbered: list[LineMatch] = []
+    line = counted = 0
+    for match in matches:
+        line += block.count(b"\n", counted, match.line)
+        counted = match.line
+        numbered.append(match._replace(line=line))
+    return numbered
 
 
 def _in_order(match: LineMatch) -> tuple[int, int]:

@@ -128,7 +128,7 @@ class Intake:
         hits: list[Hit] = []
         for scanner, groups in feed.scanners:
             overlong = scanner.overlong
-            for match in scanner.scan(data, now):
+            for match in scanner.scan(data, now, numbered=False):
                 at = match.at
                 if at is None or at > now + FUTURE:
                     why = "a hit has no date" if at is None else "a hit lies in the future"
