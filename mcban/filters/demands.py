@@ -175,14 +175,15 @@ def _total(needle: Sequence[int]) -> float:
 
 @lru_cache(maxsize=1024)
 def _is_plain(characters: int) -> bool:
-    """Whether this is one character, perhaps in both cases."""
-    codes = members(characters)
-    return len(codes) == 1 or (len(codes) == 2 and codes[0] + 32 == codes[1])
+    return not characters & WIDE and len(members(characters)) == 1
 
 
 def needle_expression(needle: Needle) -> bytes:
     """A needle as an expression on UTF-8 bytes, in the language that Python and Hyperscan share."""
-    return b"".join(map(_element, needle))
+    inner = b"".join(map(_element, needle[1:-1]))
+    # Of a character at an end one byte is enough to find it.
+    ends = [_class(characters, wide=characters & WIDE > 0) for characters in (needle[0], needle[-1])]
+    return ends[0] + inner + ends[1] if len(needle) > 1 else ends[0]
 
 
 def needle_text(needle: Needle) -> bytes | None:
@@ -195,9 +196,13 @@ def needle_text(needle: Needle) -> bytes | None:
 
 @lru_cache(maxsize=1024)
 def _element(characters: int) -> bytes:
-    plain = b"[" + b"".join(b"\\x%02x" % code for code in members(characters)) + b"]"
+    plain = _class(characters, wide=False)
     if not characters & WIDE:
         return plain
     # One character beyond ASCII is at least one byte, and what is no UTF-8 becomes characters of that kind.
     wide = b"[\\x80-\\xff]+"
     return b"(?:" + plain + b"|" + wide + b")" if members(characters) else wide
+
+
+def _class(characters: int, *, wide: bool) -> bytes:
+    return b"[" + b"".join(b"\\x%02x" % code for code in members(characters)) + (b"\\x80-\\xff]" if wide else b"]")
