@@ -10,6 +10,7 @@ from mcban.core.model import Jail
 
 EVERYWHERE = "*"
 """The scope of what is allowed in every jail."""
+STRANGERS_KEPT = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,20 @@ class AllowList:
             at = self._networks.setdefault(length, {})
             at.setdefault(int(network.network_address), []).append(allowance)
         self._anywhere = Screen(to_network(allowance.entry) for allowance in self.allowances)
+        self._strangers: set[str] = set()
 
     def mentions(self, entry: str) -> bool:
-        """Whether some allowance, in whatever scope, may cover `entry`: quickly no for nearly everybody."""
+        """Whether some allowance, in whatever scope, may cover `entry`: quickly no for nearly everybody, and at once
+        for who was asked about before."""
+        if entry in self._strangers:
+            return False
         packed = pack(entry)
-        return packed is None or self._anywhere.allows(packed)
+        if packed is None or self._anywhere.allows(packed):
+            return True
+        if len(self._strangers) >= STRANGERS_KEPT:
+            self._strangers.clear()
+        self._strangers.add(entry)
+        return False
 
     def __eq__(self, other: object) -> bool:
         """Whether it allows the same for the same reasons: a world read anew is mostly the one that was."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 FOREVER_DURATION = -1
 """As a `bantime`: without end."""
@@ -28,6 +29,7 @@ def parse_duration(text: str) -> int:
     return seconds
 
 
+@lru_cache(maxsize=256)
 def format_duration(seconds: int) -> str:
     """`seconds` in the largest unit that divides them: 604800 is `1w`, 5400 is `90m`."""
     if seconds == FOREVER_DURATION:
@@ -38,6 +40,7 @@ def format_duration(seconds: int) -> str:
     return f"{seconds}s"
 
 
+@lru_cache(maxsize=4096)  # the bans of a batch end at few different times
 def about(seconds: int) -> str:
     """`seconds` for a person, in the two largest of years, days, hours, minutes and seconds: `6d 23h`, `30d`."""
     parts = []

@@ -204,7 +204,10 @@ def _sqlite_engine(url: URL) -> Engine:
         # We begin transactions ourselves, below: the driver would do it only before the first change.
         connection.isolation_level = None
         connection.text_factory = _sqlite_text
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        # The log of changes is folded into the file when it has 16 MB, not 4: pages that change again and again are
+        # written once, and what a flood of bans leaves is cut back.
+        larger_log = ("wal_autocheckpoint=4000", "journal_size_limit=16777216")
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", *larger_log):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -125,15 +125,11 @@ def other_filters(folder: Path, count: int) -> list[str]:
 
 
 def run(command: list[str], log: Path | None = None, env: dict[str, str] | None = None) -> Taken:
-    """What a command takes, from start to end; `log` is its standard input."""
-    with open(log or os.devnull, "rb") as given:  # noqa: PTH123
-        process = subprocess.Popen(
-            command,
-            stdin=given,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **(env or {})},
-        )
+    """What a command takes, from start to end; `log` is its standard input. What it says goes into a file: for
+    /dev/null grep would look no further than the first match."""
+    there = {**os.environ, **(env or {})}
+    with Path(log or os.devnull).open("rb") as given, tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=given, stdout=said, stderr=said, env=there)
         _, status, used = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status) != 0:
         sys.exit(f"{command[0]} failed: {os.waitstatus_to_exitcode(status)}")
