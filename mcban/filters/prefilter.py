@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 from mcban.filters.demands import Demand, Needle, needle_expression, needle_text
 
 Finder = Callable[[bytes], list[tuple[int, int]]]
 """From a block to pairs of an offset in a line (or its end) and a needle's number: every line that holds the needle at
 least once, in the order of the offsets."""
-
-
-class Candidate(NamedTuple):
-    """A line that could match, from `start` to `end` without its line end; bit n of `mask` stands for rule n."""
-
-    start: int
-    end: int
-    mask: int
+Candidate = tuple[int, int, int]
+"""A line that could match: where it begins, where it ends without its line end, and a mask; bit n stands for rule n."""
 
 
 class Prefilter:
@@ -55,14 +48,14 @@ class Prefilter:
                 mask |= masks[number]
                 continue
             if mask:
-                candidates.append(Candidate(start, end, mask))
+                candidates.append((start, end, mask))
             start = block.rfind(b"\n", 0, offset) + 1
             end = block.find(b"\n", offset)
             if end < 0:
                 end = size
             mask = masks[number]
         if mask:
-            candidates.append(Candidate(start, end, mask))
+            candidates.append((start, end, mask))
         return candidates
 
     def _all_lines(self, block: bytes, found: Iterable[Candidate]) -> list[Candidate]:
@@ -73,7 +66,7 @@ class Prefilter:
             end = block.find(b"\n", start)
             if end < 0:
                 end = size
-            candidates.append(Candidate(start, end, masks.get(start, 0) | self._always))
+            candidates.append((start, end, masks.get(start, 0) | self._always))
             start = end + 1
         return candidates
 
