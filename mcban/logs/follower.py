@@ -16,6 +16,8 @@ from mcban.logs.model import Block, LogState, LogStatus, Position
 from mcban.logs.paths import expand, fixed_directory, is_glob
 from mcban.logs.watch import Watch
 
+BLOCK_SIZE = 1 << 18
+"""Bytes. Larger ones cost more: the allocator maps each anew, and they do not stay in the processor's cache."""
 POLL = 1.0
 """Seconds between two looks at everything, for events that never come."""
 
@@ -43,7 +45,7 @@ class Follower:
         patterns: Sequence[str],
         positions: Iterable[Position] = (),
         *,
-        block_size: int = 1 << 20,
+        block_size: int = BLOCK_SIZE,
         from_end: bool = False,
         clock: Callable[[], float] = time.monotonic,
         grace: float = GRACE,
