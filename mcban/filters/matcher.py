@@ -112,6 +112,10 @@ class _Sessions:
     def _merge(session: _Session, groups: Groups) -> None:
         ip, name = find_address(groups), find_name(groups)
         if ip or name:
+            if (session.ip or session.name) not in (None, ip or name):
+                # Logins tried before are not those of whoever comes now, or a login that only looks like an address
+                # would make somebody else one who tries several.
+                session.users.clear()
             # Also a name takes the place of an address: it may be that of the next owner of the same process id.
             session.ip, session.name = ip, None if ip else name
         user = find_user(groups)

@@ -164,6 +164,17 @@ def test_a_name_takes_the_place_of_an_address(load):
     ) == [None, None, None, (3, "192.0.2.1", None)]
 
 
+def test_whoever_comes_next_under_an_identifier_tried_no_login_yet(load):
+    """A process id that comes again with another address does not make its new owner one who tries several logins."""
+    assert read(
+        load(SESSIONS),
+        " app[1]: bad password for joe from 192.0.2.1",
+        " app[1]: connect from 192.0.2.2",
+        " app[1]: key for ann",
+        " app[1]: key for bob",
+    ) == [(3, "192.0.2.1", "joe"), None, None, (2, "192.0.2.2", "bob")]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["connect from {}", "bad password", "bye {}"]))))
 def test_sessions_never_mix(tmp_path_factory, lines):
     """However the lines of sessions alternate, each gives what it gives alone, and nobody pays for another."""
