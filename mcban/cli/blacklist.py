@@ -76,7 +76,7 @@ def list_(ctx: click.Context, name: str | None, as_json: bool) -> None:
 
 @blacklist.command()
 @jail_required
-@click.option("-v", "--value", type=MOST_BANS, help="Bans after which the next is for ever.")
+@click.option("-v", "--value", type=MOST_BANS, metavar="N", help="Bans after which the next is for ever.")
 @click.pass_context
 def enable(ctx: click.Context, name: str, value: int | None) -> int:
     """Enforce it again, and promote repeat offenders to it."""
@@ -87,5 +87,5 @@ def enable(ctx: click.Context, name: str, value: int | None) -> int:
 @jail_required
 @click.pass_context
 def disable(ctx: click.Context, name: str) -> int:
-    """Take its entries out of the kernel, keep them in SQL, and stop promotion."""
+    """Take its entries out of the kernel, and stop promotion. SQL keeps them."""
     return finish(jail_changes.switch_blacklist(context_of(ctx), name, on=False))

@@ -31,7 +31,7 @@ def upgrade(ctx: click.Context) -> None:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
-    """Whether the schema is the one that this mcban needs; exits 78 when it is not."""
+    """Whether the schema is the one that this mcban needs. Exits 78 when it is not."""
     context = context_of(ctx, database=False)
     open_database(context)
     if as_json:

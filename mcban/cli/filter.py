@@ -139,9 +139,17 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 @click.option("--ignoreregex", metavar="REGEX", default="", help="With a REGEX as FILTER: lines that are no hits.")
 @click.option("--datepattern", metavar="PATTERN", default="", help="With a REGEX as FILTER: how dates are written.")
 @click.option("--logtimezone", metavar="ZONE", help="The zone of dates that name none, such as UTC or Europe/Berlin.")
-@click.option("--print-missed", type=click.IntRange(0), default=MISSED_SHOWN, help="Show N lines that no rule matched.")
-@click.option("--print-ignored", type=click.IntRange(0), default=0, help="Show N lines that an ignoreregex took.")
-@click.option("--print-matched", type=click.IntRange(0), default=0, help="Show N lines that are hits.")
+@click.option(
+    "--print-missed",
+    type=click.IntRange(0),
+    metavar="N",
+    default=MISSED_SHOWN,
+    help="Show N lines that no rule matched.",
+)
+@click.option(
+    "--print-ignored", type=click.IntRange(0), metavar="N", default=0, help="Show N lines that an ignoreregex took."
+)
+@click.option("--print-matched", type=click.IntRange(0), metavar="N", default=0, help="Show N lines that are hits.")
 @click.option("--explain", is_flag=True, help="Say of every line what became of it and why.")
 @json_option
 @click.pass_context

@@ -110,33 +110,46 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
                 shown = f"{value} ({format_duration(value)})"
             if isinstance(value, bool):
                 shown = "yes" if value else "no"
-            click.echo(f"{key:10} {printable(str(shown), 1000)}")
+            click.echo(f"{key:11} {printable(str(shown), 1000)}")
 
 
 @jail.command()
 @jail_required
 @click.option("--filter", "filter_", required=True, help="The filter's name: see mcban filter list.")
-@click.option("--logpath", required=True, help="The log to read; several, or globs, separated by white space.")
+@click.option(
+    "--logpath", required=True, help="The logs to read: paths, globs, or systemd-journal, with blanks between."
+)
 @click.option("--port", required=True, help="The ports to close: 25,465,587 or all.")
-@click.option("--maxretry", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Hits to a ban.")
+@click.option(
+    "--maxretry", type=click.IntRange(1, 10_000), metavar="N", default=5, show_default=True, help="Hits to a ban."
+)
 @click.option("--findtime", default="1h", show_default=True, help="How long a hit counts.")
 @click.option("--bantime", default="1d", show_default=True, help="How long a ban lasts; -1 for ever.")
 @click.option(
     "--max-count",
     type=click.IntRange(0, 10_000),
+    metavar="N",
     default=0,
     show_default=True,
     help="Bans after which the next is for ever; 0 for none.",
 )
-@click.option("--banaction", default="mc-custom", show_default=True, help="mc-custom, or iptables-allports.")
+@click.option(
+    "--banaction", default="mc-custom", show_default=True, help="mc-custom, or iptables-allports and the like."
+)
 @click.option(
     "--v6-prefix",
     type=click.IntRange(32, 128),
+    metavar="N",
     default=128,
     show_default=True,
     help="Count and ban IPv6 attackers by networks of this length; 64 is what one customer has.",
 )
-@click.option("--logtimezone", default="", help="Zone of the log's times: UTC+0200, Europe/Zurich; else the system's.")
+@click.option(
+    "--logtimezone",
+    metavar="ZONE",
+    default="",
+    help="The zone of times that name none: UTC+0200, Europe/Zurich; else the system's.",
+)
 @click.option("--escalate", is_flag=True, help="Make the four tiers of a ladder, with maxretry hits for a day.")
 @click.option("--disabled", is_flag=True, help="Make it, but do not enable it.")
 @force_option
@@ -187,7 +200,7 @@ def add(
 @force_option
 @click.pass_context
 def change(ctx: click.Context, name: str, option: str, value: str, force: bool) -> int:
-    """Change one option. maxretry of a group regenerates its whole ladder."""
+    """Change one option. A new maxretry for a group makes its whole ladder anew."""
     if option in {"maxretry", "max_count"} and not WHOLE.fullmatch(value):
         raise UsageError(f"{option}: '{printable(value)}' is no whole number from {LEAST[option]} to 10000")
     return finish(jail_changes.change(context_of(ctx), name, option, value, force=force))

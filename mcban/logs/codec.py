@@ -9,9 +9,11 @@ from __future__ import annotations
 import bz2
 import lzma
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from mcban.errors import DataError
@@ -68,7 +70,8 @@ def _zstd_stream() -> _Stream:
         try:
             from backports import zstd  # noqa: PLC0415  # an optional extra
         except ImportError:
-            raise NoLibraryError("zstd wants a library that is not installed: pip install 'mcban[zstd]'") from None
+            pip = Path(sys.prefix) / "bin/pip"
+            raise NoLibraryError(f"zstd wants a library that is not installed: {pip} install backports.zstd") from None
     stream: _Stream = zstd.ZstdDecompressor()
     return stream
 

@@ -55,6 +55,15 @@ def test_the_overview_says_what_the_commands_say() -> None:
         assert len(summary) <= 60
 
 
+@pytest.mark.parametrize("path", [path for path, of in EVERY.items() if isinstance(of, click.Group)], ids=" ".join)
+def test_help_fits_a_terminal(bare: Terminal, path: tuple[str, ...]) -> None:
+    """On 80 columns no line of help is wider, and no command's summary is cut off."""
+    bare.env["COLUMNS"] = "80"
+    shown = bare.does(*path, "--help")
+    assert all(len(line) <= 80 for line in shown)
+    assert not [line for line in shown[1:] if line.endswith("...")]
+
+
 def test_the_interface_is_there() -> None:
     """Every command that the interface names exists."""
     nouns = {

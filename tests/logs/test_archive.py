@@ -155,13 +155,19 @@ def test_what_mcban_cannot_unpack_is_named(tmp_path: Path, head: bytes, program:
 
 
 def test_zstd_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the extra is not installed, its name is told, and what to do without it."""
+    """Where the library is not installed, it is told what installs it, and what to do without it."""
     log = tmp_path / "log.zst"
     log.write_bytes(zstd.compress(LINES))
     for name in ("compression", "backports"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(DataError, match=r"pip install 'mcban\[zstd\]'; or: zstd -dc"):
+    with pytest.raises(DataError, match=r"/bin/pip install backports\.zstd; or: zstd -dc"):
         list(read_file(str(log)))
+
+
+def test_the_journal_is_no_file() -> None:
+    """Who names the journal where a file is wanted is told how its lines come in."""
+    with pytest.raises(DataError, match=r"no such file; the journal comes through a pipe: journalctl … \| mcban … -"):
+        list(read_file("systemd-journal"))
 
 
 # Archives among the logs of a jail
