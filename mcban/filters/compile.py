@@ -22,10 +22,13 @@ _HEX = "[0-9a-fA-F]{1,4}"
 # Looser than an address is: whether it is one is decided by parsing what was found.
 _IP6 = rf"(?P<ip6>(?:::|{_HEX}::?)(?:{_HEX}::?){{0,6}}(?:{_OCTETS}|{_HEX}|(?<=::)))"
 _DNS = r"(?P<dns>[\w.^-]*\w)"
+# Where a name may stand, "192.0.2.1.example.net" is one. A rule that lets anything follow the offender would take its
+# beginning for an address, and whoever owns a reverse zone could name whom he likes.
+_NO_NAME = r"(?![\d.-]{0,254}[A-Za-z_])"
 _CIDR = r"(?P<cidr>\d{1,3})"
 _ADDR = rf"\[?(?:{_IP4}|{_IP6})\]?"
 _TAGS = {
-    "HOST": rf"(?:{_ADDR}|{_DNS})",
+    "HOST": rf"(?:\[?(?:{_IP4}{_NO_NAME}|{_IP6})\]?|{_DNS})",
     "ADDR": rf"(?:{_ADDR})",
     "IP4": _IP4,
     "IP6": _IP6,
