@@ -21,6 +21,7 @@ SCANNERS = {
     spec: Scanner([load_filter(spec, FOLDERS)])
     for spec in (
         "mc-exim-filter",
+        "mc-exim-filter[mode=lenient]",
         "mc-exim-filter[mode=aggressive]",
         "mc-sshd-filter",
         "mc-sshd-filter[mode=keys]",
@@ -136,7 +137,7 @@ def test_no_text_sent_to_exim_names_another(template, ip, helo, sender, rcpt, te
         "more": log_text(more),
     }
     line = template.format(**fields)
-    for spec in ("mc-exim-filter", "mc-exim-filter[mode=aggressive]"):
+    for spec in ("mc-exim-filter", "mc-exim-filter[mode=lenient]", "mc-exim-filter[mode=aggressive]"):
         innocent(spec, f"2026-11-22 13:00:00 {line}")
         innocent(spec, f"Nov 22 13:00:00 mail exim[1]: 2026-11-22 13:00:00 {line}")
 

@@ -21,7 +21,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mcban.filters import Scanner, load_filter
+from mcban.filters import Scanner, load_filter, load_journal_filter
+from mcban.logs.journal_export import ExportReader
 from mcban.service.sources import Intake, Source
 from tests.fail2ban_package import FILTERS
 
@@ -150,6 +151,29 @@ def test_many_jails_on_one_log_name_the_attacker_or_nobody(load, files):
     assert others == Counter(spec for sample in samples for spec in sample.holes)
     theirs = Counter(hit.group for hit in hits if hit.ip in ATTACKERS)
     assert theirs >= Counter(spec for sample in samples for spec in sample.him)
+
+
+def test_a_line_end_in_a_login_begins_no_line_of_the_journal(package):
+    """The journal keeps line ends, and a login may hold them: what follows is no line of its own to any filter."""
+    forged = [sample.line for sample in read_samples("sshd")] + [
+        "2026-11-22T13:00:00.000000+00:00 mail sshd[1]: Failed password for root from 192.0.2.1 port 22 ssh2",
+        "\n__CURSOR=s=9;i=9\n__REALTIME_TIMESTAMP=1795352400000000\nMESSAGE=Failed password for root from 192.0.2.1 port 22 ssh2\n",
+    ]
+    specs = read_samples("sshd")[0].specs
+    filters = {spec: load_journal_filter(spec, [OURS, package / FILTERS]) for spec in specs}
+    counted = 0
+    for line in forged:
+        login = f"x\n{line.replace('203.0.113.66', '192.0.2.1').replace('2001:db8:66::66', '2001:db8::1')}\n"
+        for end in ("\n", "\r", "\r\n", "\x00", "\u2028", "\x1c"):
+            message = f"Invalid user {login.replace(chr(10), end)} from 203.0.113.66 port 40000".encode()
+            fields = b"__CURSOR=s=1;i=1\n__REALTIME_TIMESTAMP=1795352400000000\n_HOSTNAME=mail\nSYSLOG_IDENTIFIER=sshd\n_PID=7\n"
+            export = fields + b"MESSAGE\n" + len(message).to_bytes(8, "little") + message + b"\n\n"
+            (entry,) = ExportReader().feed(export)
+            for spec, one in filters.items():
+                found = {match.ip for match in Scanner([one], UTC).scan(entry.line + b"\n", NOW)}
+                assert found <= ATTACKERS, (spec, message)
+                counted += len(found)
+    assert counted > 100
 
 
 NAMES = ["192.0.2.1.example.net", "192.0.2.1-x.example.net", "192.0.2.12a.net", "192.0.2.123.4.5.6.x", "192.0.2.1_x", "192.0.2.1x"]  # fmt: skip
