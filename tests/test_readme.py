@@ -75,7 +75,8 @@ def test_installing_for_good_the_tour_and_the_init_script_work_as_written(tmp_pa
     require_netns()
     (tmp_path / "space").mkdir()
     tour = [TOUR, *blocks("sh")]
-    tour.append("sqlite3 /var/lib/mcban/mcban.sqlite <<'END'\n" + "".join(blocks("sql")) + "END\n")
+    [client] = re.findall(r"`(sqlite3 [^`]+)`", (CHECKOUT / "README.md").read_text("utf-8"))
+    tour.append(f"{client} <<'END'\n" + "".join(blocks("sql")) + "END\n")
     tour.append("for n in $(seq 60); do ipset list -n | grep -q '^my-jail$' && break; sleep 0.1; done\n")
     tour.append("ipset list -n | grep -q '^my-jail$'\nkill %1; wait\ntest -z \"$(ipset list -n)\"\n")
     tour.append("".join(blocks("sh", "init")) + 'test -z "$(ipset list -n)"\n')
