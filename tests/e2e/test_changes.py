@@ -31,7 +31,7 @@ def typed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Node
             file = tmp_path / "gate/state/mcban.sqlite"
 
             def type_sql(statement: str) -> None:
-                subprocess.run(["sqlite3", str(file)], input=statement, text=True, check=True)
+                subprocess.run(["sqlite3", "-cmd", ".timeout 5000", str(file)], input=statement, text=True, check=True)
 
             yield from _running(node, type_sql)
             return
