@@ -1,6 +1,6 @@
 # make run    an engine from this checkout, in the foreground      make demo   see it work, in half a minute
 # make test   every check and test, with all that they need        make soak   the same at full length: hours
-# make bench  figures, beside those of ipset itself, in one run
+# make bench  figures, beside those of other programs, in one run
 # make lint   style, types and imports only                        make clean  take away what these made
 .PHONY: help run demo test bench lint soak clean
 

@@ -1,4 +1,4 @@
-"""Following log files across rotation, from a position that SQL remembers."""
+"""Following log files across rotation, and the journal, from positions that SQL remembers; reading archives."""
 
 from mcban.logs.archive import InDoubtError, find_archives, read_archive, read_file, size_of
 from mcban.logs.follower import POLL, Follower
