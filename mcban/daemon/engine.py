@@ -265,14 +265,21 @@ class Engine:
         read, finished = list(pending.positions.values()), list(pending.finished.values())
         done = record(self._context, pending.hits, read, finished, self._memory)
         self._pending = Pending()
-        if done.bans:
-            log.warning("%s", "\n".join(describe(ban, self._context.now) for ban in done.bans))
-        if done.records:
-            try:
-                self._note(enforce(self._context, done.world, done.records))
-            except FirewallError as error:
-                log.error("%s; lists are mended next", error)
-                self._due["sync"] = 0.0
+        self._feed.pass_over(done.noted)
+        if not done.bans:
+            return
+        outcome = problem = None
+        try:
+            outcome = enforce(self._context, done.world, done.records)
+        except FirewallError as error:
+            problem = error
+        # Told afterwards: the attacker has no time to lose.
+        log.warning("%s", "\n".join(describe(ban, self._context.now) for ban in done.bans))
+        if outcome:
+            self._note(outcome)
+        elif problem:
+            log.error("%s; lists are mended next", problem)
+            self._due["sync"] = 0.0
 
     # What is due now and then
 
@@ -344,6 +351,7 @@ class Engine:
             self._follow_sources()
         upkeep.announce(self._context)
         upkeep.purge(self._context, self._world)
+        self._memory.forget()  # what was written here would make it do so anyway: the space is free at once
 
     def _reload(self) -> None:
         """Read jails and filters again: SIGHUP."""

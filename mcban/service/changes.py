@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from mcban.store.database import Transaction
 
@@ -21,9 +22,14 @@ class ChangeFeed:
         self._low = max(0, transaction.changes.last() - BELOW)
         self._seen = {number for number, _, _ in transaction.changes.since(self._low)}
         self._marks: deque[tuple[float, int]] = deque()
-        self._begun = False
+        self._fresh = bool(self._seen)
         self.missed = False
         """Whether the last poll found changes dropped that were never told: whoever asks must look at everything."""
+
+    def pass_over(self, numbers: Collection[int]) -> None:
+        """Changes that whoever asks has made himself, and need not be told."""
+        self._seen.update(numbers)
+        self._fresh = self._fresh or bool(numbers)
 
     def poll(self, transaction: Transaction, now: float) -> list[tuple[str, str]]:
         """The (ip, jail) that changed, an empty ip for a jail's own row. `now` is any clock's seconds."""
@@ -32,11 +38,11 @@ class ChangeFeed:
         if self.missed:
             self._low = oldest - 1
         rows = [row for row in transaction.changes.since(self._low) if row[0] not in self._seen]
-        # What was there before is let go of like what comes: or each poll would read it again, for ever.
-        if rows or (self._seen and not self._begun):
+        # What was there before and what is passed over is let go of like what comes: or each poll would read it again.
+        if rows or self._fresh:
             self._seen.update(number for number, _, _ in rows)
             self._marks.append((now, max(self._seen)))
-        self._begun = True
+        self._fresh = False
         while self._marks and self._marks[0][0] < now - OVERLAP:
             self._low = self._marks.popleft()[1]
             self._seen = {number for number in self._seen if number > self._low}

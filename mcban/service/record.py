@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcban.core.escalation import COUNTED, Allowed, Record, Standing, counted_for, judge, nobody, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail, Position
@@ -21,12 +21,14 @@ LONGEST_PREFIX = 128
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a batch led to: hits that counted, bans, the rows that hold them, and the world they were judged in."""
+    """What a batch led to: hits that counted, bans, the rows that hold them, and the world they were judged in; the
+    numbers of the changes that were noted of it, as far as that is certain."""
 
     hits: int
     bans: tuple[Ban, ...]
     records: tuple[AddressRecord, ...]
     world: World
+    noted: range = range(0)
 
 
 def record(
@@ -47,11 +49,15 @@ def record(
     def work(transaction: Transaction) -> Recorded:
         known.open(transaction.edition)
         world = known.world(context, transaction)
+        # Nobody else's change can lie between ours where nobody else writes meanwhile.
+        before = transaction.changes.last() if transaction.edition else None
         recorded = _count(context, transaction, world, hits, known)
         transaction.positions.save(context.config.node, positions)
         transaction.positions.delete(context.config.node, finished)
         known.close(transaction.edition)
-        return recorded
+        if before is None or not recorded.bans:
+            return recorded
+        return replace(recorded, noted=range(before + 1, transaction.changes.last() + 1))
 
     try:
         return context.database.write(work)

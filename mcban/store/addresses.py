@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     String,
     and_,
+    bindparam,
     case,
     cast,
     delete,
@@ -51,6 +52,9 @@ _COLUMNS = (
     IPS.c.lifted_after,
     IPS.c.forced,
 )
+# Made once: for a single hit, putting a question together takes longer than the answer.
+_OF = select(*_COLUMNS).where(IPS.c.ip.in_(bindparam("ips", expanding=True)))
+_OF_JAILS = _OF.where(IPS.c.jail.in_(bindparam("jails", expanding=True)))
 _NAMES = tuple(column.name for column in _COLUMNS)
 _NUMBERS = {"count": 0, "lifted_after": None}
 _TIMES = ("since", "until", "last_hit")
@@ -104,10 +108,10 @@ class AddressTable:
         """The rows of `ips`, in `jails` if given."""
         found: list[AddressRecord] = []
         for some in slices(list(ips)):
-            query = select(*_COLUMNS).where(IPS.c.ip.in_(some))
-            if jails is not None:
-                query = query.where(IPS.c.jail.in_(list(jails)))
-            found += self._records(query)
+            if jails is None:
+                found += self._records(_OF, {"ips": some})
+            else:
+                found += self._records(_OF_JAILS, {"ips": some, "jails": list(jails)})
         return found
 
     def in_force(self, now: int, jails: Collection[str] | None = None) -> list[AddressRecord]:
@@ -224,8 +228,8 @@ class AddressTable:
         query = select(IPS.c.jail, func.sum(case((running, 1), else_=0)), func.sum(ever_in)).group_by(IPS.c.jail)
         return {jail: (int(now_in), int(ever)) for jail, now_in, ever in self._connection.execute(query)}
 
-    def _records(self, query: Select[Any]) -> Iterator[AddressRecord]:
-        for row in self._connection.execute(query):
+    def _records(self, query: Select[Any], values: dict[str, Any] | None = None) -> Iterator[AddressRecord]:
+        for row in self._connection.execute(query, values):
             values = row._asdict()
             for name in _TIMES:
                 values[name] = to_seconds(values[name])

@@ -9,6 +9,8 @@ from mcban.store.tables import CHANGES
 KEPT = 100_000
 """Changes remembered; an engine that was away for longer reads everything."""
 
+_LAST = select(func.max(CHANGES.c.id))
+
 
 class ChangeTable:
     """Reads `mcban_change`."""
@@ -18,7 +20,7 @@ class ChangeTable:
 
     def last(self) -> int:
         """The number of the newest change, 0 when there is none."""
-        return self._connection.execute(select(func.max(CHANGES.c.id))).scalar() or 0
+        return self._connection.execute(_LAST).scalar() or 0
 
     def oldest(self) -> int:
         """The number of the oldest change remembered, 0 when there is none."""

@@ -20,6 +20,13 @@ def _storable(login: str) -> str:
     return login[:LOGIN_LENGTH].encode("utf-8", "replace").decode("utf-8")
 
 
+# Made once: for a single hit, putting a question together takes longer than the answer.
+_OF = select(HITS.c.jail_group, HITS.c.ip, HITS.c.at, HITS.c.id).where(HITS.c.ip.in_(bindparam("ips", expanding=True)))
+_OF_GROUP = _OF.where(HITS.c.jail_group == bindparam("of_group"))
+_LAST_HIT = select(TURN.c.last_hit)
+_GIVEN = update(TURN).values(last_hit=bindparam("last"))
+
+
 class HitTable:
     """Reads and writes `mcban_hit` and `mcban_total`."""
 
@@ -30,10 +37,8 @@ class HitTable:
         """The kept hits of `ips`, by (group, address), each as ascending (time, number)."""
         found: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for some in slices(list(ips)):
-            query = select(HITS.c.jail_group, HITS.c.ip, HITS.c.at, HITS.c.id).where(HITS.c.ip.in_(some))
-            if group is not None:
-                query = query.where(HITS.c.jail_group == group)
-            for name, ip, at, number in self._connection.execute(query):
+            query, values = (_OF, {"ips": some}) if group is None else (_OF_GROUP, {"ips": some, "of_group": group})
+            for name, ip, at, number in self._connection.execute(query, values):
                 if isinstance(at, int):  # SQLite takes any text for a number
                     found.setdefault((name, ip), []).append((at, number))
         for hits in found.values():
@@ -57,7 +62,7 @@ class HitTable:
         rows = [(ip, group, number, at, _storable(login) if login else None) for number, (at, ip, group, login) in hits]
         rows.sort(key=itemgetter(0))  # neighbours in SQL: half of the time
         insert_rows(self._connection, HITS, ("ip", "jail_group", "id", "at", "login"), rows)
-        self._connection.execute(update(TURN).values(last_hit=last))
+        self._connection.execute(_GIVEN, {"last": last})
 
     def drop(self, group: str, hits: Collection[tuple[str, int]]) -> None:
         """Stop keeping these (address, number) of `group`."""
@@ -73,7 +78,7 @@ class HitTable:
 
     def last_number(self) -> int:
         """The highest number that a hit was given, be it kept or not."""
-        return int(self._connection.execute(select(TURN.c.last_hit)).scalar_one())
+        return int(self._connection.execute(_LAST_HIT).scalar_one())
 
     def purge(self, group: str, before: int) -> int:
         """Drop the hits of `group` up to the time `before`; returns how many."""

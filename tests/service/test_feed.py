@@ -6,7 +6,8 @@ from mcban.service import bans, upkeep
 from mcban.service.changes import BELOW, OVERLAP, ChangeFeed
 from mcban.service.context import Context
 from mcban.service.sync import sync
-from tests.service.desk import execute, held, in_force
+from tests.conftest import MakeContext
+from tests.service.desk import IP, execute, fail, held, in_force
 
 
 def test_a_feed_that_was_away_too_long_says_so_once(context: Context) -> None:
@@ -60,3 +61,17 @@ def test_allowing_by_sql_lifts_what_it_covers_and_it_stays_lifted(context: Conte
     assert upkeep.take_over(context, world)[1] == []
     sync(context)
     assert held(context, "203.0.113.50") == [f"mc-ssh-{tier}" for tier in ("1d", "1m", "1w", "1y")]
+
+
+def test_what_the_engine_did_itself_is_not_told_to_it(make_context: MakeContext) -> None:
+    """Where that is certain; what others do meanwhile, to the same address too, is told."""
+    context, other = make_context(), make_context()
+    feed = context.database.read(ChangeFeed)
+    for ip in (IP, "203.0.113.8"):
+        feed.pass_over(fail(context, 5, ip).noted)
+    execute(other, f"UPDATE fail2ban_ips SET reason = 'x' WHERE ip = '{IP}'")
+    told = context.database.read(lambda t: feed.poll(t, 0))
+    own = [] if context.database.sqlite_file else [("203.0.113.8", "mc-exim-1d")]
+    assert sorted(told) == [(IP, "mc-exim-1d"), *own]
+    context.database.read(lambda t: feed.poll(t, OVERLAP + 1))
+    assert not feed._seen

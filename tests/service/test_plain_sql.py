@@ -288,9 +288,9 @@ def test_odd_hits_totals_events_and_changes_stop_nothing(context: Context) -> No
     """What is no number counts as none, and bytes are shown as SQL writes them."""
     execute(
         context,
-        f"INSERT INTO mcban_hit (jail_group, ip, at, login) VALUES ('mc-exim', '{OTHER}', 'noon', x'01ff')",
-        f"INSERT INTO mcban_hit (jail_group, ip, at, login) VALUES ('mc-exim', '{OTHER}', {NOON}, 'a')",
-        "INSERT INTO mcban_hit (jail_group, ip, at, login) VALUES (x'01ff', x'01ff', x'01ff', x'01ff')",
+        f"INSERT INTO mcban_hit (id, jail_group, ip, at, login) VALUES (1, 'mc-exim', '{OTHER}', 'noon', x'01ff')",
+        f"INSERT INTO mcban_hit (id, jail_group, ip, at, login) VALUES (2, 'mc-exim', '{OTHER}', {NOON}, 'a')",
+        "INSERT INTO mcban_hit (id, jail_group, ip, at, login) VALUES (x'01ff', x'01ff', x'01ff', x'01ff', x'01ff')",
         "INSERT OR REPLACE INTO mcban_total (jail_group, hits) VALUES ('mc-exim', 'many'), (x'01ff', x'01ff')",
         "INSERT INTO mcban_event (at, what, ip, jail, until, reason, host)"
         f" VALUES (x'01ff', x'01ff', '{OTHER}', x'01ff', x'01ff', x'01ff', 7)",
