@@ -111,21 +111,23 @@ class _GroupBatch:
         allowed = {entry: some for entry in entries if (some := self._allowed(entry)) is not nobody}
         group, new = self._group, self._new
         for number, hit in enumerate(hits, first):
-            entry = whom[hit.ip]
-            counted = hit if entry == hit.ip else hit._replace(ip=entry)
+            ip = hit.ip
+            entry = whom[ip]
+            counted = hit if entry is ip or entry == ip else hit._replace(ip=entry)
             verdict = judge(group, records[entry], counted, number, allowed.get(entry, nobody))
+            if verdict is COUNTED:
+                new[number] = counted
+                continue
             if not verdict.counted:
                 continue
             new[number] = counted
-            if verdict is COUNTED:
-                continue
             for dropped in verdict.dropped:
                 if new.pop(dropped, None) is None:
                     self._dropped.append((entry, dropped))
                 else:
                     self.counted += 1
             for ban in verdict.bans:
-                self.bans.append(seen_from(ban, hit.ip))
+                self.bans.append(seen_from(ban, ip))
         self.counted += len(new)
 
     def _whom(self, ips: set[str]) -> dict[str, str]:

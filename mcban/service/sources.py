@@ -126,15 +126,16 @@ class Intake:
         """The hits in `data`, lines of the log at `path`, which `patterns` led to."""
         feed = self._feed(frozenset(patterns), path)
         hits: list[Hit] = []
+        latest = now + FUTURE
         for scanner, groups in feed.scanners:
             overlong = scanner.overlong
-            for match in scanner.scan(data, now, numbered=False):
-                at = match.at
-                if at is None or at > now + FUTURE:
+            for _, index, at, ip, user, _ in scanner.scan(data, now, numbered=False):
+                if at is None or at > latest:
                     why = "a hit has no date" if at is None else "a hit lies in the future"
                     self._warn(feed, path, f"{why}: the time of reading is taken; is the clock or the time zone right?")
-                    at = now
-                hits += [Hit(at, match.ip, group, match.user) for group in groups[match.filter]]
+                    at = now  # noqa: PLW2901  # from here on it is the hit's
+                for group in groups[index]:
+                    hits.append(Hit(at, ip, group, user))  # noqa: PERF401  # mostly one: no list for it
             if scanner.overlong > overlong:
                 self._warn(feed, path, "lines too long to be matched were passed over")
             for index, count in scanner.gave_up.items():
