@@ -380,8 +380,9 @@ class Engine:
         if not first:
             for line in (*outcome.missing, *(outcome.exchanged if drifted else ())):
                 log.warning("mended: %s", line)
-        elif outcome.plan.additions:
-            log.info("put %d bans into the kernel", outcome.plan.additions)
+        elif outcome.plan.additions and self._context.firewall.enforces:
+            count = outcome.plan.additions
+            log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
         self._refusals = ()
         self._note(outcome)
         if outcome.withheld:
