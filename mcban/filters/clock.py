@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import TYPE_CHECKING
 
+from mcban.filters.dates import DateForm, FoundDate
 from mcban.filters.directives import MONTHS, WEEKDAYS
 from mcban.filters.zones import fixed_zone, read_named
-
-if TYPE_CHECKING:
-    from mcban.filters.dates import DateForm, FoundDate
 
 _DAY = 86_400
 _TOLERANCE = 60

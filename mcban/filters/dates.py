@@ -24,7 +24,6 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from mcban.filters.clock import Clock
 from mcban.filters.directives import EPOCH, MINUTE_FIELDS, MONTHS, TAI64N, WEEKDAYS, expand_directives
 from mcban.filters.zones import ABBREVIATIONS
 
@@ -218,4 +217,4 @@ DEFAULT_FORMS = (
 )
 """The usual dates at all the places where daemons write them: what no datepattern, and `{DEFAULT}`, mean."""
 
-__all__ = ["CORES", "DEFAULT_FORMS", "FLAGS", "LINE_FORMS", "Clock", "DateForm", "FoundDate", "find_date"]
+__all__ = ["CORES", "DEFAULT_FORMS", "FLAGS", "LINE_FORMS", "DateForm", "FoundDate", "find_date"]

@@ -11,9 +11,10 @@ from datetime import tzinfo
 from pathlib import Path
 
 from mcban.errors import FilterError, printable
+from mcban.filters.clock import Clock
 from mcban.filters.compile import compile_rule, repeated_groups
 from mcban.filters.datepattern import compile_datepattern
-from mcban.filters.dates import Clock, DateForm, find_date
+from mcban.filters.dates import DateForm, find_date
 from mcban.filters.matcher import Matcher, SessionMatcher, WindowMatcher
 from mcban.filters.reader import Definition, read_definition
 from mcban.filters.rules import SOURCE_GROUPS, Match, Rule, judge_line

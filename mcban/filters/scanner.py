@@ -14,7 +14,8 @@ from datetime import tzinfo
 from typing import Any, NamedTuple
 
 from mcban.filters.charsets import ALL, WIDE, WORD
-from mcban.filters.dates import Clock, DateForm, FoundDate, find_date
+from mcban.filters.clock import Clock
+from mcban.filters.dates import DateForm, FoundDate, find_date
 from mcban.filters.demands import Demand, Needle, required_needles
 from mcban.filters.filter import Filter
 from mcban.filters.matcher import Matcher, WindowMatcher

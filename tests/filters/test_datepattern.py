@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcban.filters.clock import Clock
 from mcban.filters.datepattern import compile_datepattern
-from mcban.filters.dates import DEFAULT_FORMS, LINE_FORMS, Clock, find_date
+from mcban.filters.dates import DEFAULT_FORMS, LINE_FORMS, find_date
 
 NOW = int(datetime(2026, 11, 22, 15, 0, tzinfo=UTC).timestamp())
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcban.filters.dates import DEFAULT_FORMS, Clock, find_date
+from mcban.filters.clock import Clock
+from mcban.filters.dates import DEFAULT_FORMS, find_date
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = int(datetime(2026, 11, 22, 15, 0, tzinfo=UTC).timestamp())
