@@ -21,7 +21,7 @@ from mcban.core.model import FOREVER, Ban, Hit, Position
 from mcban.core.plan import Plan
 from mcban.daemon.presence import Presence
 from mcban.daemon.signals import Signals, tell_systemd
-from mcban.errors import DatabaseError, FirewallError, McbanError, RefusedError, printable
+from mcban.errors import DatabaseError, McbanError, RefusedError, printable
 from mcban.firewall.base import IncompleteError, Refusal
 from mcban.logs import Block, InDoubtError, LogReader, LogState, find_archives, read_archive, size_of
 from mcban.service import upkeep
@@ -258,8 +258,8 @@ class Engine:
         """Take a block, to which `patterns` led, into what is pending."""
         if block.data:
             self._pending.hits += self._intake.hits(block.path, block.data, patterns, self._context.now)
-        if _key(block.position) in self._pending.finished:
-            self._commit()  # a new file has the number of one that is to be forgotten: one after the other
+        # A new file may have the number of one that is to be forgotten: its position takes the place of the old one.
+        self._pending.finished.pop(_key(block.position), None)
         self._pending.positions[_key(block.position)] = block.position
         for position in block.finished:
             self._pending.finished[_key(position)] = position
@@ -277,17 +277,18 @@ class Engine:
         self._feed.pass_over(done.noted)
         if not done.bans:
             return
-        outcome = problem = None
+        outcome, problem = Outcome(Plan()), None
         try:
             outcome = enforce(self._context, done.world, done.records)
-        except FirewallError as error:
+        except McbanError as error:
             problem = error
-        # Told afterwards: the attacker has no time to lose.
-        log.warning("%s", "\n".join(describe(ban, self._context.now) for ban in done.bans))
-        if outcome:
-            self._note(outcome)
-        elif problem:
+        finally:  # told afterwards: the attacker has no time to lose
+            log.warning("%s", "\n".join(describe(ban, self._context.now) for ban in done.bans))
+        self._note(outcome)
+        if problem:
             log.error("%s; lists are mended next", problem)
+            # Neither the feed nor a count that stayed the same will tell of these bans: everything is to be read.
+            self._drift.doubt()
             self._due["sync"] = 0.0
 
     # What is due now and then

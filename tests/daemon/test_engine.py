@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from mcban.core.model import Position
 from mcban.daemon.engine import Engine
 from mcban.daemon.presence import Presence
+from mcban.errors import FirewallError, McbanError, NoPermissionError
+from mcban.firewall.memory import MemoryFirewall
+from mcban.logs import Block
 from mcban.service.context import Context
+from tests.service.desk import IP, execute, held, known
 
 
 def test_a_defect_is_said_once_and_does_not_end_the_engine(context: Context, caplog: pytest.LogCaptureFixture) -> None:
@@ -30,3 +38,76 @@ def test_a_defect_is_said_once_and_does_not_end_the_engine(context: Context, cap
     first, second = (record.getMessage() for record in caplog.records)
     assert "ZeroDivisionError" in first and "test_engine.py" in first and "\x1b" not in first and "\n" not in first
     assert second.startswith("over: ")
+
+
+def follow(context: Context, log: Path) -> Engine:
+    """An engine that follows `log` for mc-ssh, and has looked around once."""
+    log.write_text("")
+    execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
+    engine = Engine(context, Presence(context.config.state_dir))
+    engine.start()
+    engine._tend()
+    return engine
+
+
+def failures(context: Context, number: int) -> str:
+    """Lines of sshd, a login of IP that failed in each."""
+    date = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(context.now))
+    return "".join(f"{date} h sshd[{n}]: Failed password for root from {IP} port 22 ssh2\n" for n in range(number))
+
+
+def read_until(engine: Engine, done: Callable[[], bool]) -> None:
+    """Read as the loop does."""
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end
+        engine._guarded(engine._read_some)
+
+
+@pytest.mark.parametrize("error", [FirewallError, NoPermissionError])
+def test_a_ban_that_the_kernel_did_not_take_is_told_and_put_there_next(
+    context: Context,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[McbanError],
+) -> None:
+    """Whatever the firewall's fault was, and although the kernel's counts are what they were."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+
+    def refuse(*_: object) -> None:
+        raise error("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFirewall, "apply", refuse)
+        log.write_text(failures(context, 3))
+        read_until(engine, lambda: "out of order" in caplog.text)
+    assert f"ban {IP} in mc-ssh-1d" in caplog.text
+    assert known(context, "mc-ssh-1d").active and not held(context)
+    assert engine._due["sync"] == 0.0
+    engine._tend()
+    assert held(context) == ["mc-ssh-1d"]
+
+
+def test_a_new_file_under_the_number_of_a_forgotten_one_is_written_with_its_hits(
+    context: Context, tmp_path: Path
+) -> None:
+    """A kill finds both in SQL or neither: no hit without the position up to which it was read."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+    old, other, new = (Position(str(log), 1, inode, 0, "", offset) for inode, offset in ((5, 10), (6, 20), (5, 30)))
+    engine._take(Block(str(log), b"", old), {str(log)})
+    engine._commit()
+    engine._take(Block(str(log), b"", other, (old,)), {str(log)})
+    engine._take(Block(str(log), failures(context, 1).encode(), new), {str(log)})
+
+    def written() -> tuple[int, set[Position]]:
+        read = context.database.read
+        return read(lambda t: t.hits.totals().get("mc-ssh", 0)), set(read(lambda t: t.positions.all("here")))
+
+    before, positions = written()
+    assert (before, new in positions) == (0, False)
+    engine._commit()
+    after, positions = written()
+    assert after == 1 and {other, new} <= positions and old not in positions
