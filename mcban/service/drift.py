@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 
+from mcban.core.address import pack
 from mcban.core.plan import Plan
 from mcban.firewall.base import Turnover
 from mcban.service.context import Context, World
@@ -143,7 +144,13 @@ class DriftWatch:
         asked = {entry for some in found.values() for entry in (*some.came, *some.went)}
 
         def work(transaction: Transaction) -> tuple[World, list[AddressRecord]]:
-            return load_world(context, transaction), transaction.addresses.get(asked, list(found))
+            rows = transaction.addresses.get(asked, list(found))
+            active = {(row.jail, entry_of(row)) for row in rows if row.active}
+            if any((jail, entry) not in active for jail, some in found.items() for entry in some.came):
+                # Before it counts as nobody's: somebody's plain SQL may spell it otherwise.
+                running = transaction.addresses.running(context.now, found)
+                rows += transaction.addresses.get({ip for ip, *_ in running if pack(ip) is None}, list(found))
+            return load_world(context, transaction), rows
 
         world, rows = context.database.read(work)
         running = {(row.jail, entry_of(row)): row for row in rows if runs(context, world, row)}

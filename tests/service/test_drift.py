@@ -140,6 +140,23 @@ def test_a_look_finds_nothing_in_what_is_in_order(context: Context, machine: Mac
         assert look() == Outcome(Plan())
 
 
+@pytest.mark.parametrize("spelling", ["2001:DB8::1", " 203.0.113.200 ", "203.0.113.200/32", "::ffff:203.0.113.200"])
+def test_a_ban_that_sql_spells_otherwise_is_no_stray(context: Context, spelling: str) -> None:
+    """Plain SQL may bring a whole row, with an address in any spelling: a look leaves its entry in the kernel."""
+    fill(context, 5)
+    watch = watch_of(context)
+    watch.look(context, 1.0)
+    row = AddressRecord(spelling, "mc-exim-1y", 1, True, since=NOON, until=FOREVER)
+    context.database.write(lambda t: t.addresses.save([row]))
+    enforce(context, compare(context).world, [row])
+    before = set(firewall_of(context).entries["mc-exim-1y"])
+    assert len(before) == 6
+    firewall_of(context).entries["mc-exim-1y"]["203.0.113.201"] = FOREVER
+    done = watch.look(context, 10.0)
+    assert done is not None and done.exchanged == ("1 entry without a ban in mc-exim-1y: 203.0.113.201",)
+    assert set(firewall_of(context).entries["mc-exim-1y"]) == before
+
+
 def test_a_look_that_fails_has_everything_read(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came and went is told once: when SQL cannot be asked about it, a full sync is due."""
     [ip, *_] = fill(context, 20)
