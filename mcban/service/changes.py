@@ -44,6 +44,6 @@ class ChangeFeed:
             self._marks.append((now, max(self._seen)))
         self._fresh = False
         while self._marks and self._marks[0][0] < now - OVERLAP:
-            self._low = self._marks.popleft()[1]
+            self._low = max(self._low, self._marks.popleft()[1])
             self._seen = {number for number in self._seen if number > self._low}
         return list(dict.fromkeys((ip, jail) for _, ip, jail in rows))

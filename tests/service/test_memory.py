@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
+from mcban.config import Config
 from mcban.core.model import Hit
 from mcban.errors import McbanError
+from mcban.firewall.memory import MemoryFirewall
+from mcban.service import bans, upkeep
 from mcban.service import memory as module
 from mcban.service.allow import allow
 from mcban.service.bans import unban
 from mcban.service.context import Context
 from mcban.service.memory import Memory
 from mcban.service.record import record
+from mcban.store.database import Database
 from tests.conftest import Machine, MakeContext
-from tests.service.desk import IP, execute, known
+from tests.service.desk import IP, dump, execute, known
 
 
 def fail(context: Context, memory: Memory, times: int = 1, ip: str = IP) -> list[str]:
@@ -108,3 +115,53 @@ def test_memory_is_bounded(context: Context, monkeypatch: pytest.MonkeyPatch) ->
         fail(context, memory, 4, f"198.51.100.{n}")
     assert fail(context, memory, 1, "198.51.100.0") == ["mc-exim-1d"]
     assert sum(map(len, memory._records.values())) <= 10  # what it holds is its business, how much is ours
+
+
+def happen(step: float, here: Context, there: Context, side: int, ip: str) -> None:
+    """What comes between two batches, by this process or by another one."""
+    context = (here, there)[side]
+    if step < 0.3:
+        bans.unban(context, None if step < 0.15 else "mc-exim", [ip])
+    elif step < 0.55:
+        upkeep.expire(context)
+        upkeep.purge(context, upkeep.take_over(context)[0])
+    elif step < 0.75:
+        bans.ban(context, "mc-exim-1d", [ip], None, force=False, yes=False)
+    else:
+        execute(there, f"UPDATE fail2ban_ips SET active = 0 WHERE ip = '{ip}'")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_a_memory_and_without_all_is_the_same(
+    sqlite_template: Path, tmp_path: Path, machine: Machine, seed: int
+) -> None:
+    """Hits in any order, bans that end, commands and plain SQL between them: the same bans, and in the end the same
+    rows."""
+
+    def node(file: str) -> Context:
+        config = Config(tmp_path, (), node="here", database_url=f"sqlite:///{file}")
+        return Context(config, Database(config.database_url), MemoryFirewall(), machine.host())
+
+    files = [shutil.copy(sqlite_template, tmp_path / name) for name in ("one", "two")]
+    pairs = [(node(file), node(file)) for file in files]
+    memories = (Memory(), None)
+    chance = random.Random(seed)
+    ips = [*(f"203.0.113.{n}" for n in range(4)), "2001:db8:1::5"]
+    ages, groups, numbers = (0, 0, 0, 5, 4_000, 100_000), ("mc-exim", "mc-ssh"), (1, 1, 2, 5, 12)
+    for _ in range(80):
+        what = chance.random()
+        if what < 0.75:
+            number = chance.choice(numbers)
+            now = int(machine.now)
+            hits = [Hit(now - chance.choice(ages), chance.choice(ips), chance.choice(groups)) for _ in range(number)]
+            one, two = (record(here, hits, memory=m) for (here, _), m in zip(pairs, memories, strict=True))
+            assert (one.hits, one.bans, one.records) == (two.hits, two.bans, two.records)
+        elif what < 0.85:
+            machine.now += chance.choice((1, 60, 3_700, 90_000, 700_000))
+        else:
+            step, side, ip = chance.random(), chance.randrange(2), chance.choice(ips)
+            for here, there in pairs:
+                happen(step, here, there, side, ip)
+    assert dump(pairs[0][0]) == dump(pairs[1][0])
+    for one_of_them in (*pairs[0], *pairs[1]):
+        one_of_them.database.dispose()
