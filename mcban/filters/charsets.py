@@ -100,8 +100,3 @@ def _fold(characters: int, folded: bool) -> int:
 def members(characters: int) -> tuple[int, ...]:
     """The ASCII characters of a set."""
     return tuple(code for code in range(128) if characters >> code & 1)
-
-
-def is_within(characters: int, others: int) -> bool:
-    """Whether every character of the first set is in the second."""
-    return not characters & ~others
