@@ -67,6 +67,8 @@ class DriftWatch:
         self._protected = dict(context.host.protected())
         self._count_at = 0.0
         self._fresh = set(self._aim.wanted.entries) if self._aim else set()
+        if self._aim:  # what a list cost that is gone is no reason to look at the others less often
+            self._costs = {jail: cost for jail, cost in self._costs.items() if jail in self._aim.wanted.entries}
 
     def doubt(self) -> None:
         """Have everything read next time: something changed that may reach far."""

@@ -41,8 +41,8 @@ def record(
     """Count `hits`, in their order, and commit them together with the positions of the logs up to which they were read.
 
     Everything is read, judged and written in one transaction, so that a hit is counted exactly once whatever happens.
-    Whoever records batch after batch hands in the same `memory` each time. Raises DatabaseError with nothing written;
-    the caller offers the same batch again.
+    Whoever records batch after batch hands in the same `memory` each time. Raises DatabaseError with nothing written
+    (save where a server's answer to the commit itself is lost: then nobody knows); the caller offers the batch again.
     """
     known = Memory() if memory is None else memory
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 from mcban.core.model import FOREVER
 from mcban.core.plan import Plan
 from mcban.errors import DatabaseError
+from mcban.firewall.base import Turnover
 from mcban.firewall.memory import MemoryFirewall
 from mcban.service import allow, bans, jail_changes
 from mcban.service.context import Context
-from mcban.service.drift import READ_ALL_EVERY, DriftWatch
+from mcban.service.drift import CHEAP, READ_ALL_EVERY, DriftWatch
 from mcban.service.sync import MANY, Outcome, compare, enforce, sync
 from mcban.store.addresses import AddressRecord, AddressTable
 from tests.conftest import Machine, MakeContext
@@ -40,6 +42,18 @@ def watch_of(context: Context) -> DriftWatch:
     watch = DriftWatch()
     watch.synced(context, sync(context), 0.0)
     return watch
+
+
+def _slowly(turnover: Callable[[str], Turnover | None]) -> Callable[[str], Turnover | None]:
+    """The same, for more than looking may take where it is cheap."""
+
+    def slow(jail: str) -> Turnover | None:
+        end = time.process_time() + 1.2 * CHEAP
+        while time.process_time() < end:
+            pass
+        return turnover(jail)
+
+    return slow
 
 
 def test_nothing_has_drifted_while_bans_come_and_go_in_order(context: Context, machine: Machine) -> None:
@@ -155,6 +169,21 @@ def test_a_ban_that_sql_spells_otherwise_is_no_stray(context: Context, spelling:
     done = watch.look(context, 10.0)
     assert done is not None and done.exchanged == ("1 entry without a ban in mc-exim-1y: 203.0.113.201",)
     assert set(firewall_of(context).entries["mc-exim-1y"]) == before
+
+
+def test_a_large_list_that_is_gone_costs_the_others_nothing(context: Context) -> None:
+    """However long a jail's list took to look at: once the jail is removed, the others have their turn as before."""
+    ips = fill(context, 3)
+    watch = watch_of(context)
+    watch.look(context, 1.0)
+    watch._costs["mc-ssh-1d"] = 60.0
+    execute(context, "DELETE FROM fail2ban_jail WHERE name LIKE 'mc-ssh%'")
+    watch.synced(context, sync(context), 5.0)
+    firewall_of(context).turnover = _slowly(firewall_of(context).turnover)  # type: ignore[method-assign]
+    assert watch.look(context, 10.0) == Outcome(Plan())
+    firewall_of(context).entries["mc-exim-1y"].pop(ips[0])
+    done = watch.look(context, 1_000.0)
+    assert done is not None and done.exchanged == (f"1 entry gone from mc-exim-1y: {ips[0]}",)
 
 
 def test_a_look_that_fails_has_everything_read(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
