@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from glob import glob
@@ -20,6 +21,7 @@ from mcban.logs.paths import is_glob, is_packed, rotated_from
 from mcban.logs.rotation import begin_alike, survey
 
 BLOCK_SIZE = 1 << 20
+_STANDARD_INPUT = "standard input"
 _RAW_SIZE = 64 << 10
 
 Seen = Callable[[int], None]
@@ -49,7 +51,7 @@ def size_of(path: str) -> int | None:
 def _content(path: str, block_size: int, seen: Seen | None) -> Iterator[bytes]:
     """The bytes of the file at `path`, uncompressed, in pieces of at most `block_size`."""
     if path == "-":
-        yield from _unpacked(sys.stdin.buffer, "standard input", block_size, seen)
+        yield from _unpacked(sys.stdin.buffer, _STANDARD_INPUT, block_size, seen)
         return
     with _open(path) as source:
         yield from _unpacked(source, path, block_size, seen)
@@ -89,7 +91,8 @@ def _unpacked(source: BinaryIO, name: str, block_size: int, seen: Seen | None) -
 
 
 def _by_hand(program: str, name: str) -> str:
-    return f"{program} -dc {name} | mcban … -"
+    source = f"… | {program} -dc" if name == _STANDARD_INPUT else f"{program} -dc {shlex.quote(name)}"
+    return f"{source} | mcban … -"
 
 
 class _ReadError(DataError):

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import shlex
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,19 @@ def test_an_archive_cut_short_is_said(
         for block in read_file(str(log)):
             got += block
     assert LINES.startswith(got)
+
+
+def test_what_can_be_had_of_an_archive_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that the error offers is one for a shell: names are quoted, and standard input is none."""
+    log = tmp_path / "my log.gz"
+    log.write_bytes(PACK["gzip"](LINES)[:-9])
+    with pytest.raises(DataError) as refusal:
+        list(read_file(str(log)))
+    command = str(refusal.value).partition("what can be had of it: ")[2].partition(" | ")[0]
+    assert shlex.split(command) == ["gzip", "-dc", str(log)]
+    with log.open() as stdin, pytest.raises(DataError, match=r"had of it: … \| gzip -dc \| mcban … -"):
+        monkeypatch.setattr("sys.stdin", stdin)
+        list(read_file("-"))
 
 
 @codecs
