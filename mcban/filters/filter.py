@@ -19,6 +19,7 @@ from mcban.filters.matcher import Matcher, SessionMatcher, WindowMatcher
 from mcban.filters.reader import Definition, read_definition
 from mcban.filters.rules import SOURCE_GROUPS, Match, Rule, judge_line
 
+_NO_FILE = Path("-")
 MOST_LINES = 1000
 """The largest `maxlines`: each line is matched together with so many before it."""
 
@@ -132,14 +133,15 @@ def load_filter(spec: str, folders: Sequence[Path]) -> Filter:
 def make_filter(failregex: str, ignoreregex: str = "", datepattern: str = "") -> Filter:
     """A filter that stands in no file, of these options as a file has them, `%` being itself; raises FilterError."""
     options = {"failregex": failregex, "ignoreregex": ignoreregex, "datepattern": datepattern}
-    return _compile(Definition("by hand", Path("-"), options, {}))
+    return _compile(Definition("by hand", _NO_FILE, options, {}))
 
 
 def _compile(definition: Definition) -> Filter:
     options = definition.options
 
     def fail(what: str) -> FilterError:
-        return FilterError(f"filter {definition.name}: {printable(str(definition.path))}: {printable(what, 300)}")
+        place = "" if definition.path == _NO_FILE else f"{printable(str(definition.path))}: "
+        return FilterError(f"filter {definition.name}: {place}{printable(what, 300)}")
 
     maxlines = _maxlines(options.get("maxlines", ""), fail)
     rules = _rules(definition, "failregex", fail, multiline=maxlines > 1)

@@ -49,8 +49,8 @@ def parse_zone(text: str) -> tzinfo:
     except (ValueError, KeyError, OSError):
         pass
     raise ValueError(
-        f"{printable(text)} is no time zone: give UTC, an offset such as UTC+0200, or a name such as Europe/Zurich "
-        "(package tzdata)"
+        f"{printable(text) or 'an empty text'} is no time zone: give UTC, an offset such as UTC+0200, or a name such "
+        "as Europe/Zurich (package tzdata)"
     )
 
 
