@@ -72,13 +72,20 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 
 def _describe(one: FilterFile, folders: tuple[Path, ...]) -> dict[str, Any]:
     hidden = [folder / one.path.name for folder in folders if folder != one.path.parent]
-    hides = [str(path) for path in hidden if path.is_file()]
+    hides = [str(path) for path in hidden if _is_file(path)]
     row: dict[str, Any] = {"name": one.name, "path": str(one.path), "files": [], "hides": hides}
     try:
         loaded = load_filter(one.name, folders)
     except FilterError as error:
         return row | {"usable": False, "why": str(error)}
     return row | {"files": [str(path) for path in loaded.files], "usable": True, "why": None}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that is not to be looked into, for one
+        return False
 
 
 def _note(row: dict[str, Any]) -> str:
@@ -374,5 +381,8 @@ def _load(ctx: click.Context, name: str) -> Filter:
     head, bracket, parameters = name.partition("[")
     if "/" in head:
         path = Path(head)
-        return load_filter(path.stem + bracket + parameters, [path.parent])
+        ends_right = path.suffix in {".conf", ".local"}
+        if not ends_right and _is_file(path):
+            raise FilterError(f"{head} is no filter's file: the name of one ends in .conf or .local")
+        return load_filter((path.stem if ends_right else path.name) + bracket + parameters, [path.parent])
     return load_filter(name, folders)

@@ -99,12 +99,24 @@ def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
 
 def _find(name: str, folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
-        layers = [path for path in (folder / f"{name}.conf", folder / f"{name}.local") if path.is_file()]
+        layers = [path for path in (folder / f"{name}.conf", folder / f"{name}.local") if _is_file(name, path)]
         if layers:
             return layers
-    near = difflib.get_close_matches(name, [file.name for file in list_filters(folders)], n=1)
+    listed = {file.name: file.path for file in list_filters(folders)}
+    if name in listed:
+        raise FilterError(f"filter {name}: {printable(str(listed[name]))} is no file, or a link that leads nowhere")
+    near = difflib.get_close_matches(name, listed, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise FilterError(f"no filter {name} in {', '.join(str(folder) for folder in folders) or 'no folder at all'}{hint}")
+
+
+def _is_file(name: str, path: Path, asked_by: Path | None = None) -> bool:
+    """Whether there is a file; raises FilterError when nobody can tell, since another one must not take its place."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        place = f"{printable(str(asked_by))}: " if asked_by else ""
+        raise FilterError(f"filter {name}: {place}cannot look for {printable(str(path))}: {error.strerror}") from error
 
 
 def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Path], depth: int) -> set[Path]:
@@ -117,7 +129,8 @@ def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Pa
     try:
         parser.read_string(path.read_text("utf-8"), str(path))
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        why = printable(" ".join(str(error).split()), 200)
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        why = printable(" ".join(said.split()), 200)
         raise FilterError(f"filter {name}: {printable(str(path))} cannot be read: {why}") from error
     includes = {key: value.split() for key, value in parser["INCLUDES"].items()} if "INCLUDES" in parser else {}
     merged = {path}
@@ -147,12 +160,12 @@ def _merge_include(
 ) -> set[Path]:
     base = path.parent / include
     layers = [base] if base.suffix == ".local" else [base, base.with_suffix(".local")]
-    if base.suffix != ".local" and not any(layer.is_file() for layer in layers):
+    if base.suffix != ".local" and not any(_is_file(name, layer, path) for layer in layers):
         raise FilterError(f"filter {name}: {printable(str(path))} includes {printable(include)}, which does not exist")
     merged: set[Path] = set()
     for layer in layers:
         # A file may name its own .local as what comes after it.
-        if layer not in merged and layer.is_file():
+        if layer not in merged and _is_file(name, layer, path):
             merged |= _merge_file(name, layer, sections, origins, depth + 1)
     return merged
 

@@ -233,6 +233,7 @@ def test_filters_are_listed_and_shown(bare: Terminal) -> None:
         ("text", "cannot be read"),
         (b"\xff\xfe\0", "cannot be read"),
         ("[Definition]\nfailregex = %(nothing)s <HOST>\n", "defined nowhere"),
+        (f"[INCLUDES]\nbefore = {'x' * 300}\n[Definition]\nfailregex = <HOST>\n", "cannot look for"),
     ],
 )
 def test_a_filter_that_does_not_compile(terminal: Terminal, content: str | bytes, why: str) -> None:
@@ -258,3 +259,15 @@ def test_a_filter_that_there_is_not(bare: Terminal, name: str) -> None:
     """It is bad data, and the folders that were looked into, or the nearest name, are told."""
     bare.refuses(65, "filter", "show", name)
     assert "did you mean mc-exim-filter?" in bare.refuses(65, "filter", "show", "mc-exim-filer")
+
+
+def test_a_path_means_the_file_that_it_names(bare: Terminal) -> None:
+    """A file that no jail could use is refused: the filter beside it, whose name begins alike, is not taken for it."""
+    beside = "[Definition]\nfailregex = ^ x <HOST>$\n"
+    bare.write("filters/mine.conf", beside)
+    backup = bare.write("filters/mine.conf.bak", beside)
+    text = bare.write("filters/mine.txt", beside)
+    for file in (backup, text):
+        assert "ends in .conf or .local" in bare.refuses(65, "filter", "show", str(file))
+    shown = bare.json("filter", "show", str(bare.write("filters/mine.v2.conf", beside)).removesuffix(".conf"))
+    assert (shown["name"], shown["path"]) == ("mine.v2", str(text.with_name("mine.v2.conf")))

@@ -313,6 +313,7 @@ def test_a_filter_says_how_its_dates_look(folder, pattern, line, at):
         ("[Definition]\na = <b><b>\nb = <a>\nfailregex = <a><HOST>\n", "circles"),
         ("[INCLUDES]\nbefore = x.conf\n[Definition]\n", "circles"),
         ("[INCLUDES]\nbefore = gone.conf\n[Definition]\n", "gone.conf, which does not exist"),
+        (f"[INCLUDES]\nbefore = {'x' * 300}.conf\n[Definition]\n", "cannot look for"),
         ("failregex = x\n", "cannot be read"),
         (f"[Definition]\nfailregex = {RULE}\ndatepattern = %%Q\n", "%Q, which is no directive"),
         (f"[Definition]\nfailregex = {RULE}\ndatepattern = x {{NONE}}\n", "{NONE} where it has no meaning"),
@@ -326,6 +327,15 @@ def test_what_cannot_be_used_is_refused_by_name(folder, text, said):
     assert said in message
     assert "filter x" in message
     assert str(a / "x.conf") in message
+
+
+def test_what_stands_in_a_filters_place_is_named(folder, tmp_path):
+    """A folder, or a link that leads nowhere, under a filter's name is named, and not offered as what was meant."""
+    a = folder("y.conf", f"[Definition]\nfailregex = {RULE}\n")
+    (a / "x.conf").symlink_to(tmp_path / "gone")
+    (a / "z.conf").mkdir()
+    assert refused("x", a) == f"filter x: {a / 'x.conf'} is no file, or a link that leads nowhere"
+    assert "is no file" in refused("z", a)
 
 
 def test_a_missing_filter_is_named_with_its_neighbour(folder):
