@@ -10,20 +10,20 @@ import os
 import selectors
 import time
 import traceback
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mcban import __version__
 from mcban.core.duration import about
-from mcban.core.model import FOREVER, Ban, Hit, Position
+from mcban.core.model import FOREVER, Ban
 from mcban.core.plan import Plan
 from mcban.daemon.presence import Presence
+from mcban.daemon.reading import Onlooker, Pending, Reading
 from mcban.daemon.signals import Signals, tell_systemd
 from mcban.errors import DatabaseError, McbanError, RefusedError, printable
 from mcban.firewall.base import IncompleteError, Refusal
-from mcban.logs import Block, InDoubtError, LogReader, LogState, find_archives, read_archive, size_of
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed
 from mcban.service.context import Context, Fault, World
@@ -37,44 +37,11 @@ log = logging.getLogger("mcban")
 
 READING_SLICE = 0.25
 """Seconds of reading after which what else is due gets its turn."""
-GROUP_SIZE = 20_000
-"""Hits that are committed together at the most: a bound for memory and for the time that others wait for the lock."""
 LOOK_EVERY = 1.0
 """Seconds between two looks for lists whose turn it is to have their entries looked at."""
 PURGE_EVERY = 60.0
 LONGEST_PAUSE = 10.0
 """Seconds between two tries while the database is away, at the most."""
-
-FileKey = tuple[str, int, int]
-
-
-@dataclass(slots=True)
-class Pending:
-    """What was read and is not committed yet, in its order."""
-
-    hits: list[Hit] = field(default_factory=list)
-    positions: dict[FileKey, Position] = field(default_factory=dict)
-    finished: dict[FileKey, Position] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.hits or self.positions or self.finished)
-
-
-def _key(position: Position) -> FileKey:
-    return position.path, position.device, position.inode
-
-
-class Onlooker(Protocol):
-    """Somebody who watches how far `run --once` is."""
-
-    def expect(self, total: int) -> None:
-        """So many bytes are to be read."""
-
-    def read(self, count: int) -> None:
-        """So many more of them were."""
-
-    def matched(self, block: bytes) -> None:
-        """These lines are dealt with."""
 
 
 class Engine:
@@ -83,7 +50,6 @@ class Engine:
     def __init__(self, context: Context, presence: Presence) -> None:
         self._context, self._presence = context, presence
         self._started = context.now
-        self._pending = Pending()
         self._memory = Memory()
         self._drift = DriftWatch()
         self._changed: list[tuple[str, str]] = []
@@ -91,16 +57,12 @@ class Engine:
         self._troubles: dict[str, str] = {}
         self._faults: list[Fault] = []
         self._told_faults: set[str] = set()
-        self._told_logs: dict[str, LogState] = {}
         self._due: dict[str, float] = {}
         self._pause = 0.0
         self._read_again = 0.0
-        self._onlooker: Onlooker | None = None
-        self.broken: list[str] = []
         self._world: World
-        self._intake: Intake
         self._feed: ChangeFeed
-        self._follower: LogReader
+        self._reading: Reading
 
     def start(self) -> None:
         """Be ready: jails taken over, bans in the kernel, logs open. Raises what makes that impossible."""
@@ -115,11 +77,13 @@ class Engine:
             self._mend(first=True)
         except RefusedError as error:
             log.error("%s", error)  # the bans of the kernel stand; said again until somebody decides
-        self._find_sources()
-        positions = context.database.read(lambda t: t.positions.all(context.config.node))
-        from_end = context.config.read_new_logs == "end"
-        self._follower = LogReader(self._intake.patterns, positions, from_end=from_end)
+        self._reading = Reading(context, self._find_sources())
         self._publish()
+
+    @property
+    def broken(self) -> list[str]:
+        """What could not be read to its end, of what `read_to_end` reads."""
+        return self._reading.broken
 
     def run(self, signals: Signals) -> None:
         """Until a signal says stop."""
@@ -130,11 +94,12 @@ class Engine:
             "look": (LOOK_EVERY, self._look),
             "purge": (PURGE_EVERY, self._purge),
         }
-        self._warm_up()
+        self._reading.warm_up()
+        self._guarded(self._tend)
         now = time.monotonic()
         self._due = {name: now + every for name, (every, _) in timers.items()}
         with selectors.DefaultSelector() as selector:
-            selector.register(self._follower.fileno(), selectors.EVENT_READ)
+            selector.register(self._reading.fileno(), selectors.EVENT_READ)
             selector.register(signals.fileno(), selectors.EVENT_READ)
             while not signals.stop:
                 busy = self._read_when_possible()
@@ -153,14 +118,6 @@ class Engine:
                     selector.select(max(0.0, min(self._due.values()) - time.monotonic()))
                     signals.drain()
 
-    def _warm_up(self) -> None:
-        """What is made at its first use is made now, lest the first attacker gain a tenth of a second."""
-        for status in self._follower.status():
-            patterns = self._follower.patterns_of(status.path)
-            if patterns:
-                self._intake.hits(status.path, b"\n", patterns, self._context.now)
-        self._guarded(self._tend)
-
     def _read_when_possible(self) -> bool:
         """Read, unless what was read before cannot be written yet; returns whether there may be more at once."""
         if time.monotonic() < self._read_again:
@@ -176,58 +133,27 @@ class Engine:
     def read_to_end(self, signals: Signals, onlooker: Onlooker | None = None) -> bool:
         """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong; returns False
         when a signal ended it before. `broken` has what could not be read to its end."""
-        self._onlooker = onlooker
-        self._read_archives(signals)
-        while not signals.stop:
-            while not signals.stop and self._take_block():
-                if len(self._pending.hits) >= GROUP_SIZE:
-                    self._commit()
-            if self._follower.at_end:
+        for _ in self._reading.take_archives(onlooker):
+            self._commit_when_full()
+            if signals.stop:
                 break
-            self._follower.wait(0.1)
+        while not signals.stop:
+            while not signals.stop and self._reading.take_block():
+                self._commit_when_full()
+            if self._reading.at_end:
+                break
+            self._reading.wait(0.1)
         self._commit()
         upkeep.expire(self._context)
         self._mend()
-        self._watch_logs()
+        self._reading.tell()
         return not signals.stop
-
-    def _read_archives(self, signals: Signals) -> None:
-        """Read what is new in the compressed logs that jails name: they are not followed, since nobody writes there."""
-        context, patterns = self._context, self._intake.patterns
-        archives = find_archives(patterns)
-        logs = [pattern for pattern in patterns if pattern not in archives]
-        if archives:
-            self._follower.set_patterns(logs)
-        if self._onlooker:
-            unread = sum(status.lag for status in self._follower.status())
-            self._onlooker.expect(unread + sum(size_of(path) or 0 for path in archives))
-        if archives and context.config.read_new_logs == "end":
-            log.info('archives are not read: read_new_logs is "end", and they hold what was before')
-            return
-        known = context.database.read(lambda t: t.positions.all(context.config.node)) if archives else []
-        seen = self._onlooker.read if self._onlooker else None
-        for path in archives:
-            read: Position | None = None
-            try:
-                for block in read_archive(path, known, logs, seen):
-                    if signals.stop:
-                        return
-                    self._take(block, {path})
-                    read = block.position
-                    if len(self._pending.hits) >= GROUP_SIZE:
-                        self._commit()
-            except InDoubtError as error:
-                log.warning("%s", error)
-            except McbanError as error:
-                log.error("%s", error)
-                self.broken.append(str(error))
-            known += [read] if read else []  # beside what its row said before: that may be another archive's by now
 
     def stop(self, *, keep: bool) -> None:
         """Commit what was read; take everything of ours out of the kernel unless `keep`."""
         tell_systemd("STOPPING=1")
         self._guarded(self._commit)
-        self._follower.close()
+        self._reading.close()
         if not keep:
             self._context.firewall.remove(list(self._world.book.jails))
         log.info("stopped%s", "; lists and rules stay in the kernel" if keep else "; lists and rules are taken down")
@@ -238,42 +164,24 @@ class Engine:
         """Read for a while; returns whether there may be more at once."""
         end = time.monotonic() + READING_SLICE
         more = True
-        while more and time.monotonic() < end and len(self._pending.hits) < GROUP_SIZE:
-            more = self._take_block()
-        if self._pending.hits or self._pending.finished:
+        while more and time.monotonic() < end and not self._reading.pending.full:
+            more = self._reading.take_block()
+        if self._reading.pending.urgent:
             self._commit()
         return more
 
-    def _take_block(self) -> bool:
-        """Take the next block into what is pending; False when there is none."""
-        block = self._follower.read()
-        if block is None:
-            return False
-        if self._onlooker:
-            self._onlooker.read(len(block.data))
-        self._take(block, self._follower.patterns_of(block.path))
-        return True
-
-    def _take(self, block: Block, patterns: Collection[str]) -> None:
-        """Take a block, to which `patterns` led, into what is pending."""
-        if block.data:
-            self._pending.hits += self._intake.hits(block.path, block.data, patterns, self._context.now)
-        # A new file may have the number of one that is to be forgotten: its position takes the place of the old one.
-        self._pending.finished.pop(_key(block.position), None)
-        self._pending.positions[_key(block.position)] = block.position
-        for position in block.finished:
-            self._pending.finished[_key(position)] = position
-        if self._onlooker:
-            self._onlooker.matched(block.data)
+    def _commit_when_full(self) -> None:
+        if self._reading.pending.full:
+            self._commit()
 
     def _commit(self) -> None:
         """Write what is pending, then let the kernel have the bans."""
-        pending = self._pending
+        pending = self._reading.pending
         if not pending:
             return
         read, finished = list(pending.positions.values()), list(pending.finished.values())
         done = record(self._context, pending.hits, read, finished, self._memory)
-        self._pending = Pending()
+        self._reading.pending = Pending()
         self._feed.pass_over(done.noted)
         if not done.bans:
             return
@@ -302,7 +210,7 @@ class Engine:
         if self._changed or self._feed.missed:
             self._take_over(list(dict.fromkeys(self._changed)))
             self._changed.clear()  # only now: what could not be acted on is taken up again
-        self._watch_logs()
+        self._reading.tell()
 
     def _take_over(self, changed: list[tuple[str, str]]) -> None:
         before = self._world
@@ -399,17 +307,16 @@ class Engine:
 
     def _follow_sources(self) -> None:
         """The logs that are followed become those that the jails now name."""
-        self._find_sources()
-        self._follower.set_patterns(self._intake.patterns)
+        self._reading.use(self._find_sources())
 
-    def _find_sources(self) -> None:
+    def _find_sources(self) -> Intake:
         sources, faults = find_sources(self._context, self._world.book)
-        self._intake = Intake(sources)
         self._faults = [*self._world.book.faults, *faults]
         for fault in self._faults:
             if str(fault) not in self._told_faults:
                 log.error("cannot be used: %s", fault)
         self._told_faults = {str(fault) for fault in self._faults}
+        return Intake(sources)
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
         """Do it; what goes wrong is tried again when it is due next. None when it went wrong.
@@ -446,19 +353,6 @@ class Engine:
         for line in lines:
             log.info("%s", line)
 
-    def _watch_logs(self) -> None:
-        """Say which logs are waited for, once for each change, and pass warnings on."""
-        for status in self._follower.status():
-            if self._told_logs.get(status.path) != status.state:
-                self._told_logs[status.path] = status.state
-                level = logging.ERROR if status.state is LogState.UNREADABLE else logging.INFO
-                log.log(
-                    level, "log %s: %s%s", status.path, status.state, f" ({status.reason})" if status.reason else ""
-                )
-        for line in [*self._follower.take_warnings(), *self._intake.warnings]:
-            log.warning("%s", line)
-        self._intake.warnings.clear()
-
     def _publish(self) -> None:
         self._presence.say(
             {
@@ -472,7 +366,7 @@ class Engine:
                 "troubles": sorted(set(self._troubles.values())),
                 "faults": [asdict(fault) for fault in self._faults],
                 "not_enforced": [asdict(refusal) for refusal in self._refusals],
-                "logs": [asdict(status) for status in self._follower.status()],
+                "logs": [asdict(status) for status in self._reading.status()],
             }
         )
 

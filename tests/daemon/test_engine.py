@@ -97,10 +97,10 @@ def test_a_new_file_under_the_number_of_a_forgotten_one_is_written_with_its_hits
     log = tmp_path / "auth.log"
     engine = follow(context, log)
     old, other, new = (Position(str(log), 1, inode, 0, "", offset) for inode, offset in ((5, 10), (6, 20), (5, 30)))
-    engine._take(Block(str(log), b"", old), {str(log)})
+    engine._reading.take(Block(str(log), b"", old), {str(log)})
     engine._commit()
-    engine._take(Block(str(log), b"", other, (old,)), {str(log)})
-    engine._take(Block(str(log), failures(context, 1).encode(), new), {str(log)})
+    engine._reading.take(Block(str(log), b"", other, (old,)), {str(log)})
+    engine._reading.take(Block(str(log), failures(context, 1).encode(), new), {str(log)})
 
     def written() -> tuple[int, set[Position]]:
         read = context.database.read
