@@ -113,7 +113,7 @@ def seen_from(ban: Ban, ip: str) -> Ban:
     return ban if ban.ip == ip else replace(ban, reason=f"{ban.reason}, the last from {ip}")
 
 
-_COUNTED = re.compile(r"\d+ hits within ")
+_COUNTED = re.compile(r"\d+ hits? within ")
 
 
 def was_counted(reason: str | None) -> bool:
@@ -203,7 +203,8 @@ def _offence(tier: Jail, record: Record, standing: Standing, at: int, number: in
 def _ban(group: Group, tier: Jail, record: Record, ip: str, at: int, allowed: Allowed) -> Ban:
     """The ban that an offence leads to: in the tier, or for ever in the blacklist once the tier's count is used up."""
     standing = record.standing(tier.name)
-    reason = f"{tier.maxretry} hits within {format_duration(tier.findtime)}"
+    hits = "hit" if tier.maxretry == 1 else "hits"
+    reason = f"{tier.maxretry} {hits} within {format_duration(tier.findtime)}"
     target = promotion(group, tier, standing.count)
     if target is not None and not allowed(target):
         held = record.standing(target.name)
