@@ -49,6 +49,7 @@ demo: $(VENV)/run
 test: $(VENV)/test
 	@if [ "$$(id -u)" = 0 ]; then $(call install_missing,$(TEST_NEEDS)); fi
 	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m compileall -q mcban  # as an installation has them: the tests start a thousand commands
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not soak"
 
 soak: $(VENV)/test
