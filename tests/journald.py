@@ -17,17 +17,16 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.e2e.node import PATIENCE, until
+
 JOURNALD = Path("/lib/systemd/systemd-journald")
-PATIENCE = 20.0
 
 _CONF = """[Journal]
 Storage=persistent
@@ -78,17 +77,6 @@ def require_journald() -> None:
         pytest.fail(f"tests of the journal must run under CI, but: {lacking}")
     if lacking:
         pytest.skip(lacking)
-
-
-def until(happened: Callable[[], Any], what: str) -> Any:
-    """What `happened` gives once it is true; fails when that takes too long."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        result = happened()
-        if result:
-            return result
-        assert time.monotonic() < end, f"{what} did not happen within {PATIENCE} seconds"
-        time.sleep(0.02)
 
 
 class Journald:

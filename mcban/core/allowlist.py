@@ -11,6 +11,7 @@ from mcban.core.model import Jail
 EVERYWHERE = "*"
 """The scope of what is allowed in every jail."""
 STRANGERS_KEPT = 50_000
+"""Addresses of which a list remembers that it does not mention them."""
 
 
 @dataclass(frozen=True, slots=True)

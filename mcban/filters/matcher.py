@@ -84,7 +84,12 @@ class _Sessions:
         session.at = session.at if at is None else at
         return session
 
-    def judge(self, identifier: str, rule: Rule, groups: Groups, at: int | None) -> Verdict:
+    def conclude(self, rule: Rule, groups: Groups, at: int | None, moment: int | None = None) -> Verdict:
+        """What a rule's match says: with the session that it names, or by itself."""
+        identifier = groups.get("mlfid")
+        return self._judge(identifier, rule, groups, at) if identifier else conclude(rule, groups, moment)
+
+    def _judge(self, identifier: str, rule: Rule, groups: Groups, at: int | None) -> Verdict:
         """What a line of the session `identifier` is, with all that its lines before have told."""
         session = self._take(identifier, at)
         failed = not groups.get("nofail")
@@ -141,10 +146,7 @@ class SessionMatcher(Matcher):
             ignored_by = find_ignoring(line, self.ignore)
             if ignored_by:
                 return Verdict("ignored", rule=rule.number, ignored_by=ignored_by)
-            identifier = groups.get("mlfid")
-            if identifier:
-                return self._sessions.judge(identifier, rule, groups, at)
-            return conclude(rule, groups)
+            return self._sessions.conclude(rule, groups, at)
         return MISSED
 
 
@@ -173,10 +175,7 @@ class WindowMatcher(Matcher):
             ignored_by = find_ignoring(taken, self.ignore)
             if ignored_by:
                 return Verdict("ignored", rule=rule.number, ignored_by=ignored_by)
-            identifier = groups.get("mlfid")
-            if identifier:
-                return self._sessions.judge(identifier, rule, groups, at)
-            return conclude(rule, groups, moment)
+            return self._sessions.conclude(rule, groups, at, moment)
         return MISSED
 
     def remember(self, rest: str, at: int | None) -> None:

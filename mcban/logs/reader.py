@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 
 from mcban.logs.follower import POLL, Follower
 from mcban.logs.journal import Journals
@@ -24,14 +23,6 @@ class LogReader:
         self._poll.register(self._follower.fileno(), select.EPOLLIN)
         self._poll.register(self._journals.fileno(), select.EPOLLIN)
         self._journal_first = False
-
-    def __enter__(self) -> LogReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close every descriptor and end every child. Nothing else may be called afterwards."""

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from shutil import copytree
 
@@ -19,7 +20,8 @@ import pytest
 from mcban.core.model import Position
 from mcban.logs import Block, LogReader, LogState, LogStatus
 from mcban.logs.journal import Journals
-from tests.journald import Journald, require_journald, running_journald, until
+from tests.e2e.node import until
+from tests.journald import Journald, require_journald, running_journald
 
 
 @pytest.fixture
@@ -385,7 +387,7 @@ def test_without_journalctl_the_other_logs_go_on(
     log = tmp_path / "app.log"
     log.write_text("from a file\n")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with LogReader([name(journald), str(log)]) as reader:
+    with closing(LogReader([name(journald), str(log)])) as reader:
         blocks = [block.data for block in iter(reader.read, None)]
         assert b"from a file\n" in blocks
         assert reader.at_end
@@ -478,7 +480,7 @@ def test_files_and_journals_are_read_side_by_side(journald: Journald, tmp_path: 
     log = tmp_path / "app.log"
     log.write_text("")
     lines: dict[str, list[bytes]] = {str(log): [], name(journald): []}
-    with LogReader([str(log), name(journald)]) as reader:
+    with closing(LogReader([str(log), name(journald)])) as reader:
 
         def read() -> None:
             reader.wait(1)
