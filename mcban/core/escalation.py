@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mcban.core.address import is_ipv6, overlaps, parse_network, to_network
@@ -146,6 +146,35 @@ def judge(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed 
     else:
         dropped = _trim(group, record)
     return Verdict(True, tuple(bans), dropped) if bans or dropped else COUNTED
+
+
+def judge_all(
+    group: Group,
+    records: Mapping[str, Record],
+    hits: Sequence[Hit],
+    first: int,
+    allowed: Mapping[str, Allowed],
+) -> list[tuple[int, Verdict]]:
+    """Judge `hits` one after the other, numbered from `first` on, each by the record of its address; `allowed` has
+    those who are allowed somewhere. Returns what did not simply count, as (number, verdict)."""
+    told: list[tuple[int, Verdict]] = []
+    few, look_back = group.fewest_hits - 1, group.longest_look_back
+    for number, hit in enumerate(hits, first):
+        at, ip, _, _ = hit
+        record = records[ip]
+        kept = record.hits
+        # Most are the first hits of somebody unknown: what `judge` would find of them is known beforehand.
+        if len(kept) < few and not record.standings and ip not in allowed:
+            if not kept:
+                kept.append((at, number))
+                continue
+            if kept[-1][0] <= at < kept[0][0] + look_back:
+                kept.append((at, number))
+                continue
+        verdict = judge(group, record, hit, number, allowed.get(ip, nobody))
+        if verdict is not COUNTED:
+            told.append((number, verdict))
+    return told
 
 
 def _fire(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed, *, late: bool) -> list[Ban]:

@@ -52,6 +52,7 @@ class Engine:
         self._started = context.now
         self._memory = Memory()
         self._drift = DriftWatch()
+        self._purging = upkeep.Purge()
         self._changed: list[tuple[str, str]] = []
         self._refusals: tuple[Refusal, ...] = ()
         self._troubles: dict[str, str] = {}
@@ -268,7 +269,7 @@ class Engine:
             self._drift.doubt()
             self._follow_sources()
         upkeep.announce(self._context)
-        upkeep.purge(self._context, self._world)
+        self._purging.step(self._context, self._world)
         self._memory.forget()  # what was written here would make it do so anyway: the space is free at once
 
     def _reload(self) -> None:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mcban.core.escalation import COUNTED, Allowed, Record, Standing, counted_for, judge, nobody, seen_from
+from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge_all, nobody, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail, Position
 from mcban.service.context import Context, World
 from mcban.service.memory import Memory
@@ -102,39 +102,36 @@ class _GroupBatch:
 
     def take(self, hits: Sequence[Hit], first: int) -> None:
         """Judge the hits one after the other, numbered from `first` on."""
-        whom = self._whom({hit.ip for hit in hits})
-        entries = set(whom.values())
+        ips = {hit.ip for hit in hits}
+        whom = self._whom(ips)
+        seen = hits
+        if whom:
+            hits = [hit._replace(ip=whom[hit.ip]) if hit.ip in whom else hit for hit in hits]
+        entries = {whom.get(ip, ip) for ip in ips} if whom else ips
         known = self._memory.of(self._group.name)
         loaded = self._load(entries - known.keys())
         known |= {ip: one for ip, one in loaded.items() if all(standing.count for standing in one.standings.values())}
-        records = {entry: known.get(entry) or loaded[entry] for entry in entries}
+        unkept = {ip: one for ip, one in loaded.items() if ip not in known}
+        records = {**known, **unkept} if unkept else known
         allowed = {entry: some for entry in entries if (some := self._allowed(entry)) is not nobody}
-        group, new = self._group, self._new
-        for number, hit in enumerate(hits, first):
-            ip = hit.ip
-            entry = whom[ip]
-            counted = hit if entry is ip or entry == ip else hit._replace(ip=entry)
-            verdict = judge(group, records[entry], counted, number, allowed.get(entry, nobody))
-            if verdict is COUNTED:
-                new[number] = counted
-                continue
+        told = judge_all(self._group, records, hits, first, allowed)
+        new = self._new = dict(enumerate(hits, first))
+        for number, verdict in told:
             if not verdict.counted:
-                continue
-            new[number] = counted
+                del new[number]
+        self.counted += len(new)
+        for number, verdict in told:
             for dropped in verdict.dropped:
                 if new.pop(dropped, None) is None:
-                    self._dropped.append((entry, dropped))
-                else:
-                    self.counted += 1
+                    self._dropped.append((hits[number - first].ip, dropped))
             for ban in verdict.bans:
-                self.bans.append(seen_from(ban, ip))
-        self.counted += len(new)
+                self.bans.append(seen_from(ban, seen[number - first].ip))
 
     def _whom(self, ips: set[str]) -> dict[str, str]:
-        """For whom the hits of each address are counted."""
+        """For whom the hits of an address are counted, where that is not the address."""
         if self._group.v6_prefix >= LONGEST_PREFIX:
-            return {ip: ip for ip in ips}
-        return {ip: counted_for(self._group, ip, self._world.allow) for ip in ips}
+            return {}
+        return {ip: entry for ip in ips if (entry := counted_for(self._group, ip, self._world.allow)) != ip}
 
     def write(self, last: int) -> list[AddressRecord]:
         """Write what changed, `last` being the last number given; returns the rows of the bans."""

@@ -37,15 +37,20 @@ def expire(context: Context) -> int:
     return len(context.database.write(lambda t: t.addresses.expire(context.now)))
 
 
-def purge(context: Context, world: World) -> None:
-    """Drop hits older than every look-back, old decisions and old notes of changes."""
-    for group in world.book.groups.values():
-        context.database.write(
-            lambda t, g=group: t.hits.purge(g.name, context.now - g.longest_look_back)  # type: ignore[misc]
-        )
-    # A group whose rows cannot be used at the moment is not forgotten at once.
-    longest = max((group.longest_look_back for group in world.book.groups.values()), default=0)
-    before = context.now - max(longest, LONGEST_LOOK_BACK)
-    context.database.write(lambda t: t.hits.purge_strangers(list(world.book.groups), before))
-    context.database.write(lambda t: t.events.purge(context.now - context.config.keep_events))
-    context.database.write(lambda t: t.changes.purge())
+class Purge:
+    """Drops what nobody can ask for any more: hits older than every look-back, a part of them in each `step`, old
+    decisions and old notes of changes."""
+
+    def __init__(self) -> None:
+        self._reached = ""
+
+    def step(self, context: Context, world: World) -> None:
+        """Go on from where the last step ended."""
+        groups = world.book.groups.values()
+        befores = {group.name: context.now - group.longest_look_back for group in groups}
+        # A group whose rows cannot be used at the moment is not forgotten at once.
+        otherwise = min(min(befores.values(), default=context.now), context.now - LONGEST_LOOK_BACK)
+        reached = self._reached
+        self._reached = context.database.write(lambda t: t.hits.purge(befores, otherwise, reached))
+        context.database.write(lambda t: t.events.purge(context.now - context.config.keep_events))
+        context.database.write(lambda t: t.changes.purge())

@@ -238,7 +238,6 @@ HITS = Table(
     _always("id", BigInteger, primary_key=True, autoincrement=False),
     _always("at", BigInteger),
     Column("login", _words(250)),
-    Index(None, "at"),
     sqlite_with_rowid=False,
     **_MYSQL,
 )

@@ -89,7 +89,6 @@ def create_tables_of_our_own() -> None:
         sqlite_with_rowid=False,
         **MYSQL,
     )
-    op.create_index(op.f("ix_mcban_hit_at"), "mcban_hit", ["at"])
     op.create_table(
         "mcban_total",
         sa.Column("jail_group", sa.String(150), nullable=False),

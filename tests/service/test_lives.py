@@ -168,7 +168,7 @@ def test_an_address_fares_as_the_specification_says_whatever_happens_to_it(
             if what == "wait":
                 machine.now += how  # type: ignore[operator]
             elif what == "upkeep":
-                upkeep.purge(context, upkeep.take_over(context)[0])
+                upkeep.Purge().step(context, upkeep.take_over(context)[0])
             else:
                 {
                     "hits": one.hits,

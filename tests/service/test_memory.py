@@ -124,7 +124,7 @@ def happen(step: float, here: Context, there: Context, side: int, ip: str) -> No
         bans.unban(context, None if step < 0.15 else "mc-exim", [ip])
     elif step < 0.55:
         upkeep.expire(context)
-        upkeep.purge(context, upkeep.take_over(context)[0])
+        upkeep.Purge().step(context, upkeep.take_over(context)[0])
     elif step < 0.75:
         bans.ban(context, "mc-exim-1d", [ip], None, force=False, yes=False)
     else:

@@ -170,7 +170,7 @@ def everything_works(context: Context, *odd: str) -> list[str]:
     assert [ban.ip for ban in fail(context, 5, "192.0.2.99").bans] == ["192.0.2.99"]
     upkeep.expire(context)
     upkeep.announce(context)
-    upkeep.purge(context, upkeep.take_over(context)[0])
+    upkeep.Purge().step(context, upkeep.take_over(context)[0])
     context.database.read(lambda t: (t.changes.since(0), t.addresses.networks(), t.positions.all("here")))
     return first
 
@@ -408,6 +408,6 @@ def test_notes_of_changes_are_dropped_when_there_are_too_many(context: Context) 
     for _ in range(101):
         execute(context, f"INSERT INTO mcban_change (ip, jail) VALUES {rows}")
     last = context.database.read(lambda t: t.changes.last())
-    upkeep.purge(context, upkeep.take_over(context)[0])
+    upkeep.Purge().step(context, upkeep.take_over(context)[0])
     kept = context.database.read(lambda t: [number for number, _, _ in t.changes.since(0)])
     assert (len(kept), kept[-1]) == (100_000, last)

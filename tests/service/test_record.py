@@ -194,7 +194,7 @@ def test_hits_kept_are_bounded_and_totals_exact(context: Context, machine: Machi
     record(context, [Hit(NOON, IP, "mc-ssh")])
     machine.now += 5_184_000 + 39
     world, _ = upkeep.take_over(context)
-    upkeep.purge(context, world)
+    upkeep.Purge().step(context, world)
     assert context.database.read(lambda t: t.hits.kept()) == {}
     assert context.database.read(lambda t: t.hits.totals()) == {"mc-exim": 400, "mc-ssh": 1}
 
@@ -205,7 +205,7 @@ def test_hits_of_a_group_that_is_gone_are_dropped_in_their_time(context: Context
     execute(context, "DELETE FROM fail2ban_jail WHERE name LIKE 'mc-exim%'")
     for after, kept in ((1, {"mc-exim": 1}), (5_184_000, {})):
         machine.now += after
-        upkeep.purge(context, upkeep.take_over(context)[0])
+        upkeep.Purge().step(context, upkeep.take_over(context)[0])
         assert context.database.read(lambda t: t.hits.kept()) == kept
 
 
@@ -215,7 +215,7 @@ def test_old_decisions_are_dropped(context: Context, machine: Machine) -> None:
     machine.now += context.config.keep_events
     fail(context, 5, at=NOON + context.config.keep_events)
     machine.now += 1
-    upkeep.purge(context, upkeep.take_over(context)[0])
+    upkeep.Purge().step(context, upkeep.take_over(context)[0])
     assert {event.at for event in context.database.read(lambda t: t.events.of(IP, 99))} == {machine.now - 1}
 
 

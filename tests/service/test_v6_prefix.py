@@ -207,7 +207,7 @@ def test_a_ban_of_one_address_by_hand_is_of_that_address(by64: Context) -> None:
 def test_a_restart_goes_on_counting_the_network(by64: Context) -> None:
     """Hits are kept under the network; purging leaves them."""
     hits(by64, *[A] * 4)
-    upkeep.purge(by64, upkeep.take_over(by64)[0])
+    upkeep.Purge().step(by64, upkeep.take_over(by64)[0])
     assert [b.ip for b in hits(by64, B).bans] == [NETWORK]
     assert row(by64, "mc-exim-1d", B) is None
 

@@ -251,6 +251,24 @@ def test_text_that_is_no_text_is_one_clear_line(database: Database) -> None:
         database.write(lambda t: t.jails.insert(odd))
 
 
+def test_old_hits_are_dropped_a_few_at_a_time(database: Database) -> None:
+    """Step by step through all addresses, each group by its own look-back; strangers' go last."""
+    hits = [Hit(at, f"192.0.2.{n}", group) for n in range(50) for group in ("a", "b", "gone") for at in (1, 5, 9)]
+    database.write(lambda t: keep(t, hits))
+    reached, steps = "", 0
+    while True:
+        after = reached
+        reached = database.write(lambda t, after=after: t.hits.purge({"a": 5, "b": 1}, 0, after, rows=100))
+        steps += 1
+        if not reached:
+            break
+        assert reached > after
+    assert 4 <= steps <= 6
+    assert database.read(lambda t: t.hits.kept()) == {"a": 50, "b": 100, "gone": 150}
+    assert database.write(lambda t: t.hits.purge({}, 9)) == ""
+    assert database.read(lambda t: t.hits.kept()) == {}
+
+
 def test_a_refused_write_changes_nothing(database: Database) -> None:
     """All of a transaction or none of it."""
 
