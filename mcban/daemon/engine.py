@@ -163,6 +163,8 @@ class Engine:
 
     def _read_some(self) -> bool:
         """Read for a while; returns whether there may be more at once."""
+        if self._reading.pending.offered:
+            self._commit()
         end = time.monotonic() + READING_SLICE
         more = True
         while more and time.monotonic() < end and not self._reading.pending.full:
@@ -181,7 +183,8 @@ class Engine:
         if not pending:
             return
         read, finished = list(pending.positions.values()), list(pending.finished.values())
-        done = record(self._context, pending.hits, read, finished, self._memory)
+        again, pending.offered = pending.offered, True
+        done = record(self._context, pending.hits, read, finished, self._memory, batch=pending.name, again=again)
         self._reading.pending = Pending()
         self._feed.pass_over(done.noted)
         if not done.bans:

@@ -6,6 +6,7 @@ When they are written, and what follows from them, is the engine's business.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,6 +32,10 @@ class Pending:
     hits: list[Hit] = field(default_factory=list)
     positions: dict[FileKey, Position] = field(default_factory=dict)
     finished: dict[FileKey, Position] = field(default_factory=dict)
+    name: str = field(default_factory=lambda: os.urandom(8).hex())
+    """Stands in SQL with what was written, so that it can be found there."""
+    offered: bool = False
+    """Whether writing it was tried: nothing more may come into it, for nobody may know whether it was written."""
 
     def __bool__(self) -> bool:
         return bool(self.hits or self.positions or self.finished)

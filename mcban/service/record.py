@@ -11,6 +11,7 @@ from mcban.core.model import Ban, Group, Hit, Jail, Position
 from mcban.service.context import Context, World
 from mcban.service.memory import Memory
 from mcban.service.sync import entry_of
+from mcban.service.world import load_world
 from mcban.store.addresses import AddressRecord
 from mcban.store.database import Transaction
 from mcban.store.events import Event
@@ -37,22 +38,31 @@ def record(
     positions: Sequence[Position] = (),
     finished: Sequence[Position] = (),
     memory: Memory | None = None,
+    *,
+    batch: str = "",
+    again: bool = False,
 ) -> Recorded:
     """Count `hits`, in their order, and commit them together with the positions of the logs up to which they were read.
 
     Everything is read, judged and written in one transaction, so that a hit is counted exactly once whatever happens.
-    Whoever records batch after batch hands in the same `memory` each time. Raises DatabaseError with nothing written
-    (save where a server's answer to the commit itself is lost: then nobody knows); the caller offers the batch again.
+    Whoever records batch after batch hands in the same `memory` each time. Raises DatabaseError with nothing written,
+    save where a server's answer to the commit itself is lost: then nobody knows. So the caller gives each batch that
+    has positions a name that no other ever had, and offers it `again` as it was: what was written by then is found,
+    and not counted twice.
     """
     known = Memory() if memory is None else memory
+    tries = [again]
 
     def work(transaction: Transaction) -> Recorded:
+        offered, tries[0] = tries[0], True
+        if offered and batch and transaction.positions.written_by(context.config.node, batch):
+            return _written(context, transaction, hits)
         known.open(transaction.edition)
         world = known.world(context, transaction)
         # Nobody else's change can lie between ours where nobody else writes meanwhile.
         before = transaction.changes.last() if transaction.edition else None
         recorded = _count(context, transaction, world, hits, known)
-        transaction.positions.save(context.config.node, positions)
+        transaction.positions.save(context.config.node, positions, batch)
         transaction.positions.delete(context.config.node, finished)
         known.close(transaction.edition)
         if before is None or not recorded.bans:
@@ -64,6 +74,25 @@ def record(
     except BaseException:
         known.forget()
         raise
+
+
+def _written(context: Context, transaction: Transaction, hits: Sequence[Hit]) -> Recorded:
+    """What a batch led to that was written, though its answer never came: as SQL has it now, for others may have
+    changed it since."""
+    world = load_world(context, transaction)
+    bans: list[Ban] = []
+    records: list[AddressRecord] = []
+    for group in world.book.groups.values():
+        first = {hit.ip: hit.at for hit in reversed(hits) if hit.group == group.name}
+        whom = {counted_for(group, ip, world.allow): at for ip, at in first.items()}
+        for row in transaction.addresses.get(list(whom), [jail.name for jail in group.jails]):
+            if not row.active or row.since is None or row.until is None:
+                continue
+            records.append(row)
+            if row.host == context.config.node and row.since >= whom[row.ip]:
+                ban = Ban(row.ip, row.jail, row.since, row.until, row.count, row.reason or "")
+                bans.append(replace(ban, blacklisted=row.blacklisted))
+    return Recorded(0, tuple(bans), tuple(records), world)
 
 
 def _count(context: Context, transaction: Transaction, world: World, hits: Sequence[Hit], memory: Memory) -> Recorded:

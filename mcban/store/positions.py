@@ -56,8 +56,8 @@ class PositionTable:
             and all(isinstance(n, int) and n >= 0 for n in (row.device, row.head_length, row.read_to))
         ]
 
-    def save(self, host: str, positions: Iterable[Position]) -> None:
-        """Remember `positions`, each in place of the one of the same path, device and inode."""
+    def save(self, host: str, positions: Iterable[Position], batch: str = "") -> None:
+        """Remember `positions`, each in place of the one of the same path, device and inode, as written by `batch`."""
         rows = [
             {
                 "host": host,
@@ -68,10 +68,16 @@ class PositionTable:
                 "head_hash": p.head_hash,
                 "read_to": p.offset,
                 "journal_cursor": p.cursor,
+                "batch": batch,
             }
             for p in positions
         ]
         upsert(self._connection, POSITIONS, ["host", "path", "device", "inode"], rows)
+
+    def written_by(self, host: str, batch: str) -> bool:
+        """Whether the newest that `host` wrote is `batch`, which came with a position."""
+        query = select(POSITIONS.c.id).where(POSITIONS.c.host == host, POSITIONS.c.batch == batch).limit(1)
+        return self._connection.execute(query).first() is not None
 
     def delete(self, host: str, positions: Iterable[Position]) -> None:
         """Forget files that will not grow any more."""

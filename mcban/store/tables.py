@@ -265,10 +265,12 @@ POSITIONS = Table(
     _always("head_hash", _words(64)),
     _always("read_to", BigInteger),
     _always("journal_cursor", _words(LONGEST_CURSOR), default="", server_default=""),
+    _always("batch", _words(16), default="", server_default=""),
     UniqueConstraint("host", "path", "device", "inode"),
     **_MYSQL,
 )
-"""How far a node has read a log; committed together with the hits read up to there."""
+"""How far a node has read a log; committed together with the hits read up to there. `batch` is the name of the commit
+that wrote the row: a node that never got the answer to a COMMIT sees by it whether all was written."""
 
 EVENTS = Table(
     "mcban_event",

@@ -107,6 +107,7 @@ def create_tables_of_our_own() -> None:
         sa.Column("head_hash", sa.String(64), nullable=False),
         sa.Column("read_to", sa.BigInteger, nullable=False),
         sa.Column("journal_cursor", sa.String(255), server_default="", nullable=False),
+        sa.Column("batch", sa.String(16), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_position")),
         sa.UniqueConstraint("host", "path", "device", "inode", name=op.f("uq_mcban_position_host_path_device_inode")),
         **MYSQL,

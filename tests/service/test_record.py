@@ -67,6 +67,19 @@ def test_a_hit_and_its_position_are_committed_together(context: Context) -> None
     assert context.database.read(lambda t: t.hits.totals()) == {"mc-exim": 2}
 
 
+def test_a_batch_that_was_written_already_is_not_counted_again_and_its_bans_are_told(context: Context) -> None:
+    """Offered again under its name, since the answer to its commit was lost: only what was not written is counted."""
+    hits = [Hit(NOON, IP, "mc-exim")] * 5
+    first = record(context, hits, [POSITION], batch="one")
+    assert (first.hits, [ban.jail for ban in first.bans]) == (5, ["mc-exim-1d"])
+    found = record(context, hits, [POSITION], batch="one", again=True)
+    assert (found.hits, found.bans) == (0, first.bans)
+    assert [(row.ip, row.jail, row.until) for row in found.records] == [(IP, "mc-exim-1d", NOON + DAY)]
+    quiet = record(context, [Hit(NOON, "203.0.113.9", "mc-exim")], [replace(POSITION, offset=200)], batch="two")
+    assert record(context, hits[:3], [replace(POSITION, offset=300)], batch="three", again=True).hits == 3
+    assert (quiet.hits, context.database.read(lambda t: t.hits.totals())) == (1, {"mc-exim": 9})
+
+
 def _tables(context: Context) -> dict[str, list[object]]:
     with context.database.engine.connect() as connection:
         from mcban.store.tables import METADATA
