@@ -41,7 +41,7 @@ class Config:
     firewall_maxelem: int = 1_000_000
     end_connections: bool = False
     sync_interval: int = 5
-    poll_interval: int = 1
+    poll_interval: float = 0.25
     read_new_logs: str = "beginning"
     keep_events: int = 31_536_000
 
@@ -180,6 +180,19 @@ def _duration(low: int, high: int) -> Callable[[Any], int]:
     return check
 
 
+def _interval(low: float, high: float) -> Callable[[Any], float]:
+    """A duration that may also be given in thousandths of a second: `250ms`."""
+
+    def check(value: Any) -> float:
+        short = re.fullmatch(r"(\d{1,6})ms", str(value).strip(), re.ASCII | re.IGNORECASE)
+        seconds = int(short[1]) / 1000 if short else float(parse_duration(str(value)))
+        if not low <= seconds <= high:
+            raise ValueError(f"{value!r} is out of range: from {low * 1000:g}ms to {high:g} seconds")
+        return seconds
+
+    return check
+
+
 def parse_allowed(text: str) -> str:
     """An address or network in canonical form, or a DNS name; raises ValueError when it is none of them."""
     try:
@@ -218,7 +231,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "firewall.end_connections": ("end_connections", _truth),
     "firewall.maxelem": ("firewall_maxelem", _whole(1024, 100_000_000)),
     "engine.sync_interval": ("sync_interval", _duration(1, 8)),
-    "engine.poll_interval": ("poll_interval", _duration(1, 5)),
+    "engine.poll_interval": ("poll_interval", _interval(0.1, 5)),
     "engine.read_new_logs": ("read_new_logs", _one_of("beginning", "end")),
     "engine.keep_events": ("keep_events", _duration(86_400, 10 * 31_536_000)),
 }

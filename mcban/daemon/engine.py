@@ -25,7 +25,7 @@ from mcban.daemon.signals import Signals, tell_systemd
 from mcban.errors import DatabaseError, McbanError, RefusedError, printable
 from mcban.firewall.base import IncompleteError, Refusal
 from mcban.service import upkeep
-from mcban.service.changes import ChangeFeed
+from mcban.service.changes import ChangeFeed, News, look_up
 from mcban.service.context import Context, Fault, World
 from mcban.service.drift import DriftWatch
 from mcban.service.memory import Memory
@@ -37,6 +37,8 @@ log = logging.getLogger("mcban")
 
 READING_SLICE = 0.25
 """Seconds of reading after which what else is due gets its turn."""
+COMMIT_EVERY = 1.0
+"""Seconds between two commits of how far logs without hits were read."""
 LOOK_EVERY = 1.0
 """Seconds between two looks for lists whose turn it is to have their entries looked at."""
 PURGE_EVERY = 60.0
@@ -53,7 +55,6 @@ class Engine:
         self._memory = Memory()
         self._drift = DriftWatch()
         self._purging = upkeep.Purge()
-        self._changed: list[tuple[str, str]] = []
         self._refusals: tuple[Refusal, ...] = ()
         self._troubles: dict[str, str] = {}
         self._faults: list[Fault] = []
@@ -69,7 +70,7 @@ class Engine:
         """Be ready: jails taken over, bans in the kernel, logs open. Raises what makes that impossible."""
         context = self._context
         context.firewall.read(())  # a missing permission is said before anything is changed
-        self._feed = context.database.read(ChangeFeed)
+        self._feed = context.database.glance(ChangeFeed)
         upkeep.announce(context)
         self._world, said = upkeep.take_over(context)
         self._say(said)
@@ -90,7 +91,8 @@ class Engine:
         """Until a signal says stop."""
         config = self._context.config
         timers: dict[str, tuple[float, Callable[[], None]]] = {
-            "poll": (float(config.poll_interval), self._poll),
+            "poll": (config.poll_interval, self._poll),
+            "commit": (COMMIT_EVERY, self._commit_positions),
             "sync": (float(config.sync_interval), self._tend),
             "look": (LOOK_EVERY, self._look),
             "purge": (PURGE_EVERY, self._purge),
@@ -205,31 +207,30 @@ class Engine:
 
     # What is due now and then
 
-    def _poll(self) -> None:
-        """Take over what others changed; commit the positions of logs without hits."""
+    def _commit_positions(self) -> None:
         self._commit()
-        self._changed += self._context.database.read(lambda t: self._feed.poll(t, time.monotonic()))
-        if self._feed.missed:
-            self._drift.doubt()
-        if self._changed or self._feed.missed:
-            self._take_over(list(dict.fromkeys(self._changed)))
-            self._changed.clear()  # only now: what could not be acted on is taken up again
         self._reading.tell()
 
-    def _take_over(self, changed: list[tuple[str, str]]) -> None:
-        before = self._world
-        self._world, said = upkeep.take_over(self._context, before)
-        self._say(said)
-        if self._world.book != before.book:
-            self._follow_sources()
-        if self._world != before:
-            self._mend()
-            return
-        keys = {(ip, jail) for ip, jail in changed if ip}
-        rows = self._context.database.read(lambda t: t.addresses.get({ip for ip, _ in keys}))
-        here = [row for row in rows if (row.ip, row.jail) in keys]
-        gone = keys - {(row.ip, row.jail) for row in here}
-        self._note(enforce(self._context, self._world, here, gone))
+    def _poll(self) -> None:
+        """Take over what others changed."""
+        news = self._context.database.glance(lambda t: self._feed.poll(t, time.monotonic()))
+        if news is not None:
+            self._take_over(news)
+            self._feed.told(news)  # only now: what could not be acted on is told again
+
+    def _take_over(self, news: News) -> None:
+        found = look_up(self._context, self._world, news.changed)
+        if not found.plain or news.missed:
+            before = self._world
+            self._world, said = upkeep.take_over(self._context, before)
+            self._say(said)
+            if self._world.book != before.book:
+                self._follow_sources()
+            if self._world != before or news.missed:
+                self._mend()
+                return
+            found = look_up(self._context, self._world, news.changed)  # as it was settled
+        self._note(enforce(self._context, self._world, found.rows, found.gone))
 
     def _tend(self) -> None:
         """End bans, mend the kernel if it drifted, say how things are."""

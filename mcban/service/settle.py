@@ -37,6 +37,16 @@ def settle_bans(context: Context, transaction: Transaction, world: World) -> lis
     return said + [_lift(context, transaction, world, row) for row in ended]
 
 
+def is_half_said(row: AddressRecord, now: int) -> bool:
+    """Whether `settle_bans` may have something to do for a row: what it asks SQL for, asked of one row."""
+    until = row.until
+    if not row.active:
+        return until is not None and until > now and row.lifted_after is None
+    if until is None:
+        return True
+    return row.since is None if until > now else row.last_hit is not None and row.last_hit >= until
+
+
 def _settle(context: Context, transaction: Transaction, row: AddressRecord, jail: Jail, entry: str) -> str:
     now = context.now
     own_end = row.until is not None and row.until > now

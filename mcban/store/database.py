@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, update
@@ -55,10 +55,11 @@ class Edition(NamedTuple):
 
 
 class Transaction:
-    """The tables, inside one transaction. `edition` is None where nobody can tell."""
+    """The tables, inside one transaction. `edition` is None where nobody can tell; `link` says on which of its
+    connections `Database.glance` stands."""
 
-    def __init__(self, connection: Connection, edition: Edition | None = None) -> None:
-        self.edition = edition
+    def __init__(self, connection: Connection, edition: Edition | None = None, link: int = 0) -> None:
+        self.edition, self.link = edition, link
         self.jails = JailTable(connection)
         self.addresses = AddressTable(connection)
         self.hits = HitTable(connection)
@@ -74,6 +75,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self._written = 0
+        self._glance: tuple[Connection, Transaction] | None = None
+        self._links = 0
         self.shown_url = self.engine.url.render_as_string(hide_password=True)
 
     @property
@@ -93,6 +96,39 @@ class Database:
             if self.sqlite_file is None:
                 connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             return work(Transaction(connection))
+
+    def glance(self, work: Callable[[Transaction], T]) -> T:
+        """`work` on a connection that is kept for it, each of its questions in a snapshot of its own: a single round
+        trip, for what is asked several times a second. When the connection was lost another is made and `work` done
+        again, which sees that by `Transaction.link`. Raises as `read` does."""
+        with self.translating():
+            if self._glance is not None:
+                try:
+                    return work(self._glance[1])
+                except DBAPIError:
+                    self._end_glance()
+            try:
+                return work(self._open_glance())
+            except BaseException:
+                self._end_glance()
+                raise
+
+    def _open_glance(self) -> Transaction:
+        connection = self.engine.connect()
+        if self.sqlite_file is None:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        else:
+            connection = connection.execution_options(mcban_glance=True)
+        self._links += 1
+        self._glance = connection, Transaction(connection, link=self._links)
+        return self._glance[1]
+
+    def _end_glance(self) -> None:
+        if self._glance is not None:
+            connection, self._glance = self._glance[0], None
+            with suppress(SQLAlchemyError):
+                connection.invalidate()
+            connection.close()
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         """`work` in a transaction that no other writer crosses; done again, whole, when the server undid it for a
@@ -152,6 +188,7 @@ class Database:
 
     def dispose(self) -> None:
         """Close every connection."""
+        self._end_glance()
         self.engine.dispose()
 
 
@@ -213,8 +250,9 @@ def _sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # A writer takes the lock at once: what it reads before it writes stays true until it commits.
-        write = connection.get_execution_options().get("mcban_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        options = connection.get_execution_options()
+        if not options.get("mcban_glance"):
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("mcban_write") else "BEGIN")
 
     return engine
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
-from sqlalchemy import text
 
 from mcban.core.model import FOREVER, Position
 from mcban.service import upkeep
 from mcban.service.bans import unban
-from mcban.service.changes import OVERLAP, ChangeFeed
 from mcban.service.context import Context
 from mcban.service.report import bans_in_force, overview, show
 from mcban.service.sync import aim_of, enforce, sync
@@ -356,50 +353,6 @@ def test_hits_count_while_a_row_is_not_taken_over_yet(context: Context) -> None:
     insert(context, IP)
     assert [b.jail for b in fail(context, 20).bans] == list(TIERS)[1:]
     assert take_over(context) == [f"{IP} banned in mc-exim-1d by SQL"]
-
-
-@pytest.fixture
-def feed(context: Context) -> Callable[[float], list[tuple[str, str]]]:
-    """Polls, as the engine does, at a time that the test says."""
-    made = context.database.read(ChangeFeed)
-    return lambda now: context.database.read(lambda t: made.poll(t, now))
-
-
-def test_each_change_is_told_once(context: Context, feed: Callable[[float], list[tuple[str, str]]]) -> None:
-    """Those from before are not."""
-    assert feed(0) == []
-    fail(context, 5)
-    execute(context, "UPDATE fail2ban_jail SET enabled = 0 WHERE name = 'mc-ssh-1d'")
-    assert feed(1) == [(IP, "mc-exim-1d"), ("", "mc-ssh-1d")]
-    for now in (1, 2, OVERLAP + 2, 3 * OVERLAP):
-        assert feed(now) == []
-    fail(context, 5)
-    assert feed(3 * OVERLAP + 1) == [(IP, "mc-exim-1w")]
-
-
-def test_what_was_noted_before_a_feed_was_made_is_not_told(context: Context) -> None:
-    """An engine that starts reads everything anyway."""
-    fail(context, 20)
-    made = context.database.read(ChangeFeed)
-    assert context.database.read(lambda t: made.poll(t, 0)) == []
-
-
-@pytest.mark.parametrize("when", ["before the feed is made", "between two polls"])
-def test_a_change_that_commits_late_is_told(context: Context, when: str) -> None:
-    """A transaction that was open meanwhile commits a lower number than one that was told already."""
-    if context.database.sqlite_file is not None:
-        return  # there is one writer at a time: numbers are committed in their order
-    made = context.database.read(ChangeFeed) if when == "between two polls" else None
-    # Addresses of no other test: InnoDB locks the place of a row that was deleted a moment ago.
-    with context.database.engine.connect() as slow, slow.begin():
-        slow.execute(text("INSERT INTO fail2ban_ips (ip, jail) VALUES ('198.18.7.1', 'slow')"))
-        execute(context, "INSERT INTO fail2ban_ips (ip, jail) VALUES ('198.19.9.2', 'quick')")
-        if made is None:
-            made = context.database.read(ChangeFeed)
-        else:
-            assert context.database.read(lambda t: made.poll(t, 0)) == [("198.19.9.2", "quick")]
-    for now, told in ((5, [("198.18.7.1", "slow")]), (6, []), (OVERLAP + 7, [])):
-        assert context.database.read(lambda t, now=now: made.poll(t, now)) == told
 
 
 def test_notes_of_changes_are_dropped_when_there_are_too_many(context: Context) -> None:
