@@ -75,6 +75,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self._written = 0
+        self.conduct: Callable[[Callable[[], Any]], Any] = lambda transaction: transaction()
+        """Runs each transaction. Whoever cannot wait for an answer that may take long sets another."""
         self._glance: tuple[Connection, Transaction] | None = None
         self._links = 0
         self.shown_url = self.engine.url.render_as_string(hide_password=True)
@@ -92,6 +94,10 @@ class Database:
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """`work` on one snapshot. Raises DatabaseError, NoPermissionError, ConfigError for a missing schema."""
+        done: T = self.conduct(lambda: self._read(work))
+        return done
+
+    def _read(self, work: Callable[[Transaction], T]) -> T:
         with self.translating(), self.engine.connect() as connection, connection.begin():
             if self.sqlite_file is None:
                 connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -101,6 +107,10 @@ class Database:
         """`work` on a connection that is kept for it, each of its questions in a snapshot of its own: a single round
         trip, for what is asked several times a second. When the connection was lost another is made and `work` done
         again, which sees that by `Transaction.link`. Raises as `read` does."""
+        done: T = self.conduct(lambda: self._look(work))
+        return done
+
+    def _look(self, work: Callable[[Transaction], T]) -> T:
         with self.translating():
             if self._glance is not None:
                 try:
@@ -133,6 +143,10 @@ class Database:
     def write(self, work: Callable[[Transaction], T]) -> T:
         """`work` in a transaction that no other writer crosses; done again, whole, when the server undid it for a
         deadlock. Raises as `read` does."""
+        done: T = self.conduct(lambda: self._write(work))
+        return done
+
+    def _write(self, work: Callable[[Transaction], T]) -> T:
         for attempt in range(6):
             try:
                 return self._write_once(work)
