@@ -38,11 +38,11 @@ def expire(context: Context) -> int:
 
 
 class Purge:
-    """Drops what nobody can ask for any more: hits older than every look-back, a part of them in each `step`, old
-    decisions and old notes of changes."""
+    """Drops what nobody can ask for any more: hits older than every look-back, old decisions, old notes of changes.
+    Hits and decisions are walked through, a part of them in each `step`."""
 
     def __init__(self) -> None:
-        self._reached = ""
+        self._hit, self._event = "", 0
 
     def step(self, context: Context, world: World) -> None:
         """Go on from where the last step ended."""
@@ -50,7 +50,7 @@ class Purge:
         befores = {group.name: context.now - group.longest_look_back for group in groups}
         # A group whose rows cannot be used at the moment is not forgotten at once.
         otherwise = min(min(befores.values(), default=context.now), context.now - LONGEST_LOOK_BACK)
-        reached = self._reached
-        self._reached = context.database.write(lambda t: t.hits.purge(befores, otherwise, reached))
-        context.database.write(lambda t: t.events.purge(context.now - context.config.keep_events))
+        hit, event = self._hit, self._event
+        self._hit = context.database.write(lambda t: t.hits.purge(befores, otherwise, hit))
+        self._event = context.database.write(lambda t: t.events.purge(context.now - context.config.keep_events, event))
         context.database.write(lambda t: t.changes.purge())

@@ -12,6 +12,8 @@ from mcban.store.tables import EVENTS
 from mcban.store.upsert import insert_rows
 
 _WORDS = 250
+PURGE_STEP = 20_000
+"""Decisions that are looked at in one step for what is too old: some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ class EventTable:
             for at, what, jail, until, reason, host in reversed(rows)
         ]
 
-    def purge(self, before: int) -> int:
-        """Drop what was decided before `before`; returns how many."""
-        return self._connection.execute(delete(EVENTS).where(EVENTS.c.at < to_datetime(before))).rowcount
+    def purge(self, before: int, after: int = 0, rows: int = PURGE_STEP) -> int:
+        """Drop what was decided before `before`, among the next `rows` decisions behind the number `after`. Returns the
+        number it came to, 0 at the end of all."""
+        c = EVENTS.c
+        end = self._connection.execute(select(c.id).where(c.id > after).order_by(c.id).offset(rows).limit(1)).scalar()
+        slice_ = (c.id > after,) if end is None else (c.id > after, c.id <= end)
+        self._connection.execute(delete(EVENTS).where(*slice_, c.at < to_datetime(before)))
+        return end or 0

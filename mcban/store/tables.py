@@ -206,8 +206,9 @@ IPS = Table(
     UniqueConstraint("ip", "jail"),
     Index(None, "jail", "active", "until"),
     Index(None, "active", "until"),
-    Index(None, "active", "since"),
-    Index(None, "whitelisted"),
+    # What is looked for here is rare: where a database can index those rows alone, no other pays for it.
+    Index(None, "active", "since", sqlite_where=text("since IS NULL")),
+    Index(None, "whitelisted", sqlite_where=text("whitelisted = 1")),
     **_MYSQL,
 )
 """What is known of an address or network in a jail: its ban, its count, whether it is allowed there.
@@ -284,7 +285,6 @@ EVENTS = Table(
     _always("reason", _words(250)),
     _always("host", _words(150)),
     Index(None, "ip", "id"),
-    Index(None, "at"),
     **_MYSQL,
 )
 """What was decided about an address, when and why: a ban, a lifting, an allowance."""

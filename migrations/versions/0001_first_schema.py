@@ -63,8 +63,15 @@ def create_other_original_tables() -> None:
     )
     op.create_index(op.f("ix_fail2ban_ips_jail_active_until"), "fail2ban_ips", ["jail", "active", "until"])
     op.create_index(op.f("ix_fail2ban_ips_active_until"), "fail2ban_ips", ["active", "until"])
-    op.create_index(op.f("ix_fail2ban_ips_active_since"), "fail2ban_ips", ["active", "since"])
-    op.create_index(op.f("ix_fail2ban_ips_whitelisted"), "fail2ban_ips", ["whitelisted"])
+    op.create_index(
+        op.f("ix_fail2ban_ips_active_since"),
+        "fail2ban_ips",
+        ["active", "since"],
+        sqlite_where=sa.text("since IS NULL"),
+    )
+    op.create_index(
+        op.f("ix_fail2ban_ips_whitelisted"), "fail2ban_ips", ["whitelisted"], sqlite_where=sa.text("whitelisted = 1")
+    )
     op.create_table(
         "fail2ban_conf",
         sa.Column("id", sa.Integer, nullable=False),
@@ -129,7 +136,6 @@ def create_tables_of_notes() -> None:
         **MYSQL,
     )
     op.create_index(op.f("ix_mcban_event_ip_id"), "mcban_event", ["ip", "id"])
-    op.create_index(op.f("ix_mcban_event_at"), "mcban_event", ["at"])
     op.create_table(
         "mcban_change",
         sa.Column("id", BIG_ID, nullable=False),
