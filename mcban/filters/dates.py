@@ -21,11 +21,14 @@ line. Then the leftmost date counts. `{^LN-BEG}` alone means the first of these 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from mcban.filters.directives import EPOCH, MINUTE_FIELDS, MONTHS, TAI64N, WEEKDAYS, expand_directives
 from mcban.filters.zones import ABBREVIATIONS
+
+FLAGS = re.ASCII | re.IGNORECASE
+_COMPILED = {"look", "minute", "names", "second", "fraction"}
 
 
 class DateForm:
@@ -35,32 +38,54 @@ class DateForm:
     when `anywhere`. Its first group is what is cut out; groups named as strptime's directives are the date's fields
     (see `directives.py`). A form without fields says that the lines it matches have no date of their own.
 
+    The text of an expression is compiled with `FLAGS` when it is first needed: most forms are never tried, and to
+    compile them all takes as long as to read ten thousand lines.
+
     `bounded` promises that what is cut out joins no words: it begins at the line's beginning; or it stands between
     characters, or before the line's end, that are neither letter, digit nor underscore.
     """
 
-    __slots__ = ("after", "anywhere", "bounded", "fraction", "look", "minute", "name", "names", "pattern", "second")
+    __slots__ = ("after", "anywhere", "bounded", "fraction", "look", "minute", "name", "names", "second", "source")
+
+    look: Callable[..., re.Match[str] | None]
+    minute: tuple[int, ...]
+    names: tuple[str, ...]
+    second: int
+    fraction: int
 
     def __init__(
         self,
         name: str,
-        pattern: re.Pattern[str],
+        pattern: re.Pattern[str] | str,
         *,
         anywhere: bool = False,
         after: re.Pattern[str] | None = None,
         bounded: bool = False,
     ) -> None:
         self.name = name
-        self.pattern = pattern
         self.anywhere = anywhere
         self.after = after
         self.bounded = bounded
+        if isinstance(pattern, str):
+            self.source = pattern
+        else:
+            self.source = pattern.pattern
+            self._take(pattern)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the expression gives, compiled when it is first asked for."""
+        if name not in _COMPILED:
+            raise AttributeError(name)
+        self._take(re.compile(self.source, FLAGS))
+        return getattr(self, name)
+
+    def _take(self, pattern: re.Pattern[str]) -> None:
         fields = sorted((number, field) for field, number in pattern.groupindex.items() if field in MINUTE_FIELDS)
         self.names = tuple(field for _, field in fields)
         self.minute = tuple(number for number, _ in fields)
         self.second = pattern.groupindex.get("S", 0)
         self.fraction = pattern.groupindex.get("f", 0)
-        self.look = pattern.search if anywhere else pattern.match
+        self.look = pattern.search if self.anywhere else pattern.match
 
     def __repr__(self) -> str:
         return f"DateForm({self.name!r})"
@@ -149,7 +174,6 @@ def _refuse(message: str) -> Exception:
 
 CORES = {name: expand_directives(text, _refuse) for name, text in (_ANYWHERE | _AT_BEGINNING).items()}
 """How a date is written, wherever it stands: expressions, to be compiled with `FLAGS`."""
-FLAGS = re.ASCII | re.IGNORECASE
 
 _LEVELS = "trace|debug|info|notice|warn(?:ing)?|err(?:or)?|severe|crit(?:ical)?|fatal|alert|emerg(?:ency)?"
 _PREFIX = re.compile(
@@ -172,8 +196,7 @@ _LOGFMT = re.compile(
 
 def _forms_after(prefix: re.Pattern[str], what: str, opening: str) -> Iterator[DateForm]:
     for name in _ANYWHERE:
-        pattern = re.compile(rf"{opening}({CORES[name]})(?!\w)", FLAGS)
-        yield DateForm(f"{name}, {what}", pattern, after=prefix, bounded=True)
+        yield DateForm(f"{name}, {what}", rf"{opening}({CORES[name]})(?!\w)", after=prefix, bounded=True)
 
 
 _ORDER = list(_ANYWHERE)
@@ -193,7 +216,7 @@ _STRICT = {"<month/day/year@time>", "ASSP"}
 LINE_FORMS = tuple(
     DateForm(
         name,
-        re.compile(("" if name in _STRICT else r"\W{0,2}") + rf"({CORES[name]})(?!\w)", FLAGS),
+        ("" if name in _STRICT else r"\W{0,2}") + rf"({CORES[name]})(?!\w)",
         after=_LIKELY if place > 1 else None,
         bounded=True,
     )
@@ -209,8 +232,8 @@ _AUDIT = rf"(?:node=\S+ )?(?:type=\w+ msg=|(?:\[[ \d.]+\] )?audit: type=\d+ )aud
 
 DEFAULT_FORMS = (
     *LINE_FORMS,
-    DateForm("access log before the request", re.compile(_QUOTED, FLAGS), bounded=True),
-    DateForm("audit", re.compile(_AUDIT, FLAGS), bounded=True),
+    DateForm("access log before the request", _QUOTED, bounded=True),
+    DateForm("audit", _AUDIT, bounded=True),
     *_forms_after(_PREFIX, "after a prefix", r"\W{0,2}"),
     *_forms_after(_JSON, "in JSON", ""),
     *_forms_after(_LOGFMT, "in logfmt", ""),

@@ -313,7 +313,7 @@ def _adapt(matcher: Matcher) -> Callable[[str, Any, int | None], Finding | None]
 def _demand(one: Filter, rule: Rule) -> Demand | None:
     """What a line must hold for a rule to be tried."""
     patterns = (rule.pattern, one.prefix.pattern) if one.prefix else (rule.pattern,)
-    cut_out = [form for form in one.dates if form.pattern.pattern != "()"]
+    cut_out = [form for form in one.dates if form.source != "()"]
     if all(form.bounded for form in cut_out):
         # What is cut out has no letter, digit or underscore before or after it: see DateForm.
         return required_needles(patterns, _between_words if cut_out else _nowhere)

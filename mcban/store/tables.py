@@ -3,6 +3,10 @@
 `fail2ban_jail`, `fail2ban_ips` and `fail2ban_conf` keep the names and columns of the original, so that existing SQL
 goes on working; what we added has a default. Tables of our own begin with `mcban_`.
 Times are UTC: `DATETIME` where people read them, seconds since the epoch where they are compared by the thousand.
+
+On MariaDB the migrations make tables that compare names in full (`utf8mb4_nopad_bin`): a jail `A` is not a jail `a`,
+nor is `a `, and any login name can be stored. It is not said here: SQLAlchemy would load that dialect for it, on SQLite
+too.
 """
 
 from __future__ import annotations
@@ -33,10 +37,6 @@ from sqlalchemy.types import TIMESTAMP, TypeDecorator, TypeEngine
 
 from mcban.core.ladder import DEFAULT_MAX_COUNT
 from mcban.core.model import LONGEST_CURSOR, LONGEST_PATH
-
-# Names in full: MariaDB compares binary, so that a jail `A` is not a jail `a`, nor is `a ` (its other collations pass
-# over spaces at the end), and stores any login name.
-_MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself only in a column that is exactly INTEGER."""
@@ -182,7 +182,6 @@ JAILS = Table(
     _always("v6_prefix", Integer, default=128, server_default=text("128")),
     Column("logtimezone", String(64)),
     UniqueConstraint("name"),
-    **_MYSQL,
 )
 """One jail a row: a tier, a blacklist or a custom jail. Durations in seconds; `bantime` -1 is for ever."""
 
@@ -209,7 +208,6 @@ IPS = Table(
     # What is looked for here is rare: where a database can index those rows alone, no other pays for it.
     Index(None, "active", "since", sqlite_where=text("since IS NULL")),
     Index(None, "whitelisted", sqlite_where=text("whitelisted = 1")),
-    **_MYSQL,
 )
 """What is known of an address or network in a jail: its ban, its count, whether it is allowed there.
 
@@ -226,7 +224,6 @@ CONF = Table(
     _always("src_name", String(150), default="", server_default=""),
     _always("dest_email", String(150), default="", server_default=""),
     _always("chain", String(150), default="INPUT", server_default="INPUT"),
-    **_MYSQL,
 )
 """The original's notification settings, kept so that its SQL finds them."""
 
@@ -240,7 +237,6 @@ HITS = Table(
     _always("at", BigInteger),
     Column("login", _words(250)),
     sqlite_with_rowid=False,
-    **_MYSQL,
 )
 """A hit that a tier may still ask for; `at` in seconds since the epoch, by the log's clock. `id` is its number among
 all hits, in their order of arrival: see `last_hit` below."""
@@ -250,7 +246,6 @@ TOTALS = Table(
     METADATA,
     _always("jail_group", _words(150), primary_key=True),
     _always("hits", BigInteger, default=0, server_default=text("0")),
-    **_MYSQL,
 )
 """How many hits a group has had in all, also those no longer kept."""
 
@@ -268,7 +263,6 @@ POSITIONS = Table(
     _always("journal_cursor", _words(LONGEST_CURSOR), default="", server_default=""),
     _always("batch", _words(16), default="", server_default=""),
     UniqueConstraint("host", "path", "device", "inode"),
-    **_MYSQL,
 )
 """How far a node has read a log; committed together with the hits read up to there. `batch` is the name of the commit
 that wrote the row: a node that never got the answer to a COMMIT sees by it whether all was written."""
@@ -285,7 +279,6 @@ EVENTS = Table(
     _always("reason", _words(250)),
     _always("host", _words(150)),
     Index(None, "ip", "id"),
-    **_MYSQL,
 )
 """What was decided about an address, when and why: a ban, a lifting, an allowance."""
 
@@ -296,7 +289,6 @@ CHANGES = Table(
     _always("ip", _words(150), default="", server_default=""),
     _always("jail", _words(150), default="", server_default=""),
     sqlite_autoincrement=True,
-    **_MYSQL,
 )
 """What changed, written by triggers whoever the writer is: a running engine asks for what came since.
 
@@ -309,7 +301,6 @@ NODES = Table(
     _always("host", _words(150), primary_key=True),
     _always("addresses", Text),
     _always("seen", UtcDateTime),
-    **_MYSQL,
 )
 """A machine that works on this database; its addresses are protected on all of them."""
 
@@ -319,7 +310,6 @@ TURN = Table(
     Column("id", Integer, primary_key=True),
     _always("taken", BigInteger),
     _always("last_hit", BigInteger, default=0, server_default=text("0")),
-    **_MYSQL,
 )
 """One row. `taken` is changed first in every writing transaction on a server: whoever did so writes alone until it
 commits, and on a cluster the later of two commits is undone. SQLite has a lock of its own for that. `last_hit` is the
