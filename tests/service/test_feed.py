@@ -93,24 +93,26 @@ def test_nothing_new_takes_one_question(context: Context) -> None:
     assert len(asked) == 5
 
 
-@pytest.mark.parametrize("when", ["before the feed is made", "between two polls", "at the last moment"])
-def test_a_change_that_commits_late_is_told(context: Context, when: str) -> None:
+@pytest.mark.parametrize(
+    ("when", "net"), [("before the feed is made", 7), ("between two polls", 57), ("at the last moment", 107)]
+)
+def test_a_change_that_commits_late_is_told(context: Context, when: str, net: int) -> None:
     """A transaction that was open meanwhile commits a lower number than one that was told already."""
     if context.database.sqlite_file is not None:
         return  # there is one writer at a time: numbers are committed in their order
     reader = Reader(context)
     # Addresses of no other test: InnoDB locks the place of a row that was deleted a moment ago.
     with context.database.engine.connect() as slow, slow.begin():
-        slow.execute(text("INSERT INTO fail2ban_ips (ip, jail) VALUES ('198.18.7.1', 'slow')"))
-        execute(context, "INSERT INTO fail2ban_ips (ip, jail) VALUES ('198.19.9.2', 'quick')")
+        slow.execute(text("INSERT INTO fail2ban_ips (ip, jail) VALUES (:ip, 'slow')"), {"ip": f"198.18.{net}.1"})
+        execute(context, f"INSERT INTO fail2ban_ips (ip, jail) VALUES ('198.19.{net}.2', 'quick')")
         if when == "before the feed is made":
             reader = Reader(context)
         else:
-            assert reader.hear(0) == [("198.19.9.2", "quick")]
+            assert reader.hear(0) == [(f"198.19.{net}.2", "quick")]
         if when == "at the last moment":
             assert reader.hear(LATE - 10) == []
     at = LATE - 5
-    assert [reader.hear(now) for now in (at, at + 1, 2 * LATE)] == [[("198.18.7.1", "slow")], [], []]
+    assert [reader.hear(now) for now in (at, at + 1, 2 * LATE)] == [[(f"198.18.{net}.1", "slow")], [], []]
 
 
 @given(data())

@@ -1,0 +1,132 @@
+"""Several nodes on one database behave as one."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mcban.service import bans
+from tests.cluster import Cluster, ClusterNode, cluster
+from tests.conftest import found
+from tests.e2e.node import until
+from tests.netns import require_netns
+
+JAILS = ("mc-exim-1d", "mc-exim-1w", "mc-ssh-1d", "mc-webauth-1y")
+
+
+def require_server() -> None:
+    """Skip the test, saying why, where no MariaDB is; under CI that is a failure."""
+    require_netns()
+    missing = [name for name in ("mariadbd", "mariadb-install-db", "mariadb") if not found(name)]
+    if missing:
+        why = f"{', '.join(missing)} missing: apt-get install mariadb-server-core mariadb-client-core"
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(why)
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Ten engines at work on one MariaDB."""
+    require_server()
+    with cluster(tmp_path_factory.mktemp("ten"), 10) as nodes:
+        nodes.start()
+        yield nodes
+
+
+class Hands:
+    """Somebody who bans, lifts and allows at random nodes, by each of the ways that there are."""
+
+    def __init__(self, nodes: Cluster, seed: int, weights: tuple[int, int, int, int]) -> None:
+        self._nodes, self._random, self._weights = nodes, random.Random(seed), weights
+        self._addresses = [f"198.51.100.{n}" for n in range(1, 60)] + [f"2001:db8:5::{n:x}" for n in range(1, 20)]
+
+    def act(self) -> str:
+        """Do one thing; what it was."""
+        pick = self._random
+        node, ip, jail = pick.choice(self._nodes), pick.choice(self._addresses), pick.choice(JAILS)
+        way = pick.choices((self.by_log, self.by_sql, self.by_service, self.by_command), self._weights)[0]
+        way(node, ip, jail)
+        return f"{way.__name__} on {node.name}: {ip}, {jail}"
+
+    def by_log(self, node: ClusterNode, ip: str, jail: str) -> None:
+        """Enough failures for a ban."""
+        node.fail("mc-exim", ip, 5)
+
+    def by_sql(self, _: ClusterNode, ip: str, jail: str) -> None:
+        """Plain SQL, as the original's administrators type it."""
+        self._nodes.sql(
+            self._random.choice(
+                (
+                    f"REPLACE INTO fail2ban_ips (ip, jail, count) VALUES ('{ip}', '{jail}', 1)",
+                    f"UPDATE fail2ban_ips SET active = 0 WHERE ip = '{ip}'",
+                    f"DELETE FROM fail2ban_ips WHERE ip = '{ip}' AND jail = '{jail}'",
+                    f"REPLACE INTO fail2ban_ips (ip, jail, active, whitelisted) VALUES ('{ip}', 'mc-exim', 0, 1)",
+                    f"UPDATE fail2ban_ips SET whitelisted = 0, active = 0 WHERE ip = '{ip}'",
+                    "UPDATE fail2ban_jail SET enabled = 1 - enabled WHERE name = 'mc-webauth-1w'",
+                )
+            )
+        )
+
+    def by_service(self, node: ClusterNode, ip: str, jail: str) -> None:
+        """What commands do, without their start."""
+        with node.wired() as context:
+            match self._random.randrange(6):
+                case 0 | 1:
+                    bans.ban(context, jail, [ip], None, force=False, yes=False)
+                case 2:
+                    bans.unban(context, None, [ip])
+                case 3:
+                    bans.blacklist_add(context, jail, [ip], force=False, yes=False)
+                case 4:
+                    bans.blacklist_remove(context, jail, [ip])
+                case 5:
+                    bans.ban(context, "mc-ssh", [ip], 3600, force=False, yes=False)
+
+    def by_command(self, node: ClusterNode, ip: str, jail: str) -> None:
+        """A command, which may refuse to ban what somebody allowed a moment ago."""
+        what = self._random.choice(
+            (
+                ("ban", "-j", jail, "-i", ip),
+                ("unban", "-i", ip),
+                ("whitelist", "add", "-j", "mc-ssh", "-i", ip),
+                ("whitelist", "remove", "-j", "mc-ssh", "-i", ip),
+                ("blacklist", "add", "-j", jail, "-i", ip),
+            )
+        )
+        assert node.process(*what).returncode in {0, 3}
+
+
+def settle(nodes: Cluster) -> None:
+    """Until all logs are read and every kernel holds what SQL says; fails with how they differ."""
+    for node in nodes:
+        until(node.all_read, f"{node.name} reading to the end")
+    end = time.monotonic() + 20
+    while differ := nodes.differ():
+        assert time.monotonic() < end, "\n".join(differ)
+        time.sleep(0.05)
+
+
+def test_what_is_done_at_random_nodes_is_so_on_all(ten: Cluster) -> None:
+    """Bans, lifts, allowances and jails, by log, command and plain SQL: every kernel holds what SQL says."""
+    hands = Hands(ten, 5, (40, 50, 8, 2))
+    for _ in range(100):
+        hands.act()
+    settle(ten)
+    assert not [node.engine_log for node in ten if "ERROR" in node.engine_log]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_thousand_things_at_random_nodes_are_so_on_all(ten: Cluster) -> None:
+    """The same a thousand times, mostly by commands, with a look after each hundred."""
+    hands = Hands(ten, 6, (3, 3, 4, 3))
+    for number in range(1, 1001):
+        hands.act()
+        if number % 100 == 0:
+            settle(ten)
+    assert not [node.engine_log for node in ten if "ERROR" in node.engine_log]
