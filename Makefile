@@ -50,7 +50,7 @@ test: $(VENV)/test
 	@if [ "$$(id -u)" = 0 ]; then $(call install_missing,$(TEST_NEEDS)); fi
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m compileall -q mcban  # as an installation has them: the tests start a thousand commands
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not soak"
+	$(BIN)/pytest -n 4 --maxschedchunk 1 -m "not soak"  # more than the two cores: many tests wait
 
 soak: $(VENV)/test
 	@if [ "$$(id -u)" = 0 ]; then $(call install_missing,$(TEST_NEEDS)); fi

@@ -21,9 +21,19 @@ from mcban.store import schema
 from mcban.store.database import Database
 from mcban.store.tables import METADATA
 from tests.mariadb import Server, shared_server
+from tests.once import folder_of_run
 
 NOON = 1_790_000_000
 """When tests begin: 2026-09-21 UTC, in whole seconds."""
+
+
+LONG = ("tests/test_readme.py", "tests/test_make.py", "tests/test_package.py", "tests/e2e/")
+"""Whose tests take tens of seconds each: begun last, one of them would leave the other cores with nothing to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first; the order is the same for all workers, and otherwise as written."""
+    items.sort(key=lambda item: next((n for n, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +45,7 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         if os.environ.get("CI"):
             pytest.fail(why)
         pytest.skip(why)
-    base = tmp_path_factory.getbasetemp()
-    folder = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    with shared_server(folder / "mariadb") as server:
+    with shared_server(folder_of_run(tmp_path_factory) / "mariadb") as server:
         yield server
 
 

@@ -14,17 +14,27 @@ from pathlib import Path
 import pytest
 
 from tests.netns import Host, one_host, require_netns
-from tests.test_readme import CHECKOUT, copy_of_checkout
+from tests.once import folder_of_run, once
+from tests.test_readme import CHECKOUT, COPY, copy_of_checkout
 
 DEBIAN_PYTHON = "/usr/bin/python3"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy with its environment installed; that alone needs the network."""
-    there = copy_of_checkout(tmp_path_factory.mktemp("clone"))
-    subprocess.run(["make", ".venv/run"], cwd=there, check=True, capture_output=True, timeout=280)
-    return there
+    folder = once(
+        folder_of_run(tmp_path_factory) / "clone", lambda folder: install(copy_of_checkout(folder), environment())
+    )
+    return folder / COPY
+
+
+def install(there: Path, env: dict[str, str], *prefix: str) -> None:
+    """`make .venv/run`: what pip would compile beforehand is compiled when it is first imported."""
+    env = env | {"PIP_NO_COMPILE": "1"}
+    command = [*prefix, "make", ".venv/run"]
+    done = subprocess.run(command, cwd=there, env=env, check=False, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
 @pytest.fixture
@@ -43,12 +53,11 @@ def environment(**more: str) -> dict[str, str]:
 class Run:
     """A `make run` at work, and the other shell."""
 
-    def __init__(self, host: Host, folder: Path, env: dict[str, str], *prefix: str) -> None:
-        self.host, self.env, self.prefix = host, env, prefix
-        self.said = folder / "said"
-        with self.said.open("w") as said:
+    def __init__(self, host: Host, folder: Path, said: Path, env: dict[str, str], *prefix: str) -> None:
+        self.host, self.env, self.prefix, self.said = host, env, prefix, said
+        with said.open("w") as out:
             self.process = host.popen(
-                *prefix, "make", "run", cwd=folder, env=env, stdout=said, stderr=said, start_new_session=True
+                *prefix, "make", "run", cwd=folder, env=env, stdout=out, stderr=out, start_new_session=True
             )
         end = time.monotonic() + 60
         while " ready\n" not in self.said.read_text("utf-8"):
@@ -71,7 +80,7 @@ class Run:
 def test_make_run_as_root_enforces_with_ipset(clone: Path, host: Host, tmp_path: Path, turn: int) -> None:
     """One command gives an engine that enforces; in another shell status, ban, show and unban work; Ctrl-C ends it
     and leaves nothing in the kernel; and so the second time."""
-    run = Run(host, clone, environment(MCBAN_STATE_DIR=str(tmp_path / "state")))
+    run = Run(host, clone, tmp_path / "said", environment(MCBAN_STATE_DIR=str(tmp_path / "state")))
     assert "The firewall is ipset" in run.said.read_text("utf-8")
     assert "runs" in run.other_shell("mcban status")
     run.other_shell("mcban ban -j mc-exim -i 203.0.113.7")
@@ -96,8 +105,8 @@ def test_make_run_as_nobody_decides_in_memory(host: Host, tmp_path_factory: pyte
     subprocess.run(["chown", "-R", "nobody", str(there)], check=True)
     nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--bounding-set=-all")
     env = environment(HOME=str(there), PATH="/usr/bin:/bin", PYTHON=DEBIAN_PYTHON)
-    subprocess.run([*nobody, "make", ".venv/run"], cwd=there, env=env, check=True, capture_output=True, timeout=280)
-    run = Run(host, there, env, *nobody)
+    install(there, env, *nobody)
+    run = Run(host, there, there / "said", env, *nobody)
     assert "The firewall is memory" in run.said.read_text("utf-8")
     assert "touches no kernel" in run.other_shell("mcban status")
     assert "banned in mc-exim-1d" in run.other_shell("mcban ban -j mc-exim -i 203.0.113.7")

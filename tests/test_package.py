@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("package")  # one wheel, one environment
+from tests.once import folder_of_run, once
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -20,10 +20,12 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(CHECKOUT)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    (made,) = folder.glob("*.whl")
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(CHECKOUT)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+
+    (made,) = once(folder_of_run(tmp_path_factory) / "wheel", make).glob("*.whl")
     return made
 
 
@@ -34,14 +36,16 @@ def mcban(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     What it depends on comes from the environment of the tests, at the end of the path and without its .pth files: the
     checkout, which is installed there for editing, is not seen.
     """
-    folder = tmp_path_factory.mktemp("venv")
-    venv.create(folder, with_pip=False, symlinks=True)
-    python = folder / "bin" / "python"
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    site = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
-    Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return folder / "bin" / "mcban"
+
+    def make(folder: Path) -> None:
+        venv.create(folder, with_pip=False, symlinks=True)
+        python = folder / "bin" / "python"
+        pip = [sys.executable, "-m", "pip", "--python", str(python)]
+        subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True, capture_output=True)
+        site = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
+        Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    return once(folder_of_run(tmp_path_factory) / "installed", make) / "bin" / "mcban"
 
 
 def run(mcban: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,7 @@ from typing import Any
 from mcban.core.ladder import split_name
 from mcban.store import schema
 from mcban.store.database import Database
+from tests import warm
 from tests.netns import Host
 
 MCBAN = str(Path(sys.executable).with_name("mcban"))
@@ -97,7 +98,7 @@ class Node:
 
     def process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command, whatever it returns."""
-        return self.host.process(MCBAN, *arguments, env=self.env)
+        return warm.run(*arguments, env=self.env, namespace=self.host.name)
 
     def mcban(self, *arguments: str) -> str:
         """Run a command that must succeed; what it printed."""

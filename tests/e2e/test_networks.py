@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.e2e.node import MCBAN, Node, until
 from tests.netns import Host
 
@@ -103,38 +104,55 @@ def test_an_address_that_this_host_is_given_is_protected_without_a_restart(node:
 
 PEER = "203.0.113.7"
 SESSIONS = {
-    "in the session": f"export SSH_CONNECTION='{PEER} 40112 192.0.2.1 22'; {{}}",
-    "with an older sshd": f"export SSH_CLIENT='{PEER} 40112 22'; {{}}",
-    "mapped": f"export SSH_CONNECTION='::ffff:{PEER} 40112 ::1 22'; {{}}",
+    "in the session": {"SSH_CONNECTION": f"{PEER} 40112 192.0.2.1 22"},
+    "with an older sshd": {"SSH_CLIENT": f"{PEER} 40112 22"},
+    "mapped": {"SSH_CONNECTION": f"::ffff:{PEER} 40112 ::1 22"},
+}
+"""How somebody is logged in, as sshd's variables say it to each command."""
+SHELLS = {
     "after sudo": f"SSH_CONNECTION='{PEER} 40112 192.0.2.1 22' sh -c 'env -u SSH_CONNECTION {{}}; exit $?'",
     "after sudo and su": f"SSH_CLIENT='{PEER} 4 22' sh -c 'env -u SSH_CLIENT sh -c \"{{}}; exit \\$?\"; exit $?'",
 }
-"""How somebody is logged in, as a line of a shell that runs a command."""
+"""The same where only the shells above the command still know it, as a line that runs the command."""
 
 
 def typed(node: Node, session: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command typed in a session."""
-    line = SESSIONS[session].format(" ".join((MCBAN, *arguments)))
     env = {key: value for key, value in node.env.items() if not key.startswith("SSH_")}
-    return node.host.process("sh", "-c", line, env=env)
+    if session in SESSIONS:
+        return warm.run(*arguments, env=env | SESSIONS[session], namespace=node.host.name)
+    return node.host.process("sh", "-c", SHELLS[session].format(" ".join((MCBAN, *arguments))), env=env)
+
+
+def is_refused(done: subprocess.CompletedProcess[str], entry: str) -> bool:
+    """Whether a command was refused for who typed it, by the address itself or by a network that holds it."""
+    inside = "" if entry == PEER else f", and lies in {entry}"
+    words = f"mcban: {PEER} is the address from which you are logged in{inside}: --force bans it all the same\n"
+    return (done.returncode, done.stdout, done.stderr) == (3, "", words)
 
 
 @pytest.mark.parametrize("session", SESSIONS)
 def test_nobody_bans_the_address_from_which_he_is_logged_in(node: Node, session: str) -> None:
     """Neither by itself nor in a network, for a while or for ever, unless he says --force; nothing else is held up."""
-    words = f"mcban: {PEER} is the address from which you are logged in"
     for command in ("ban -j mc-exim", "ban -j mc-ssh-1d --yes", "blacklist add -j mc-exim"):
         for entry in (PEER, "203.0.113.0/24"):
-            done = typed(node, session, *command.split(), "-i", "198.51.100.1", "-i", entry)
-            assert (done.returncode, done.stdout) == (3, "")
-            inside = "" if entry == PEER else f", and lies in {entry}"
-            assert done.stderr == f"{words}{inside}: --force bans it all the same\n"
+            assert is_refused(typed(node, session, *command.split(), "-i", "198.51.100.1", "-i", entry), entry)
     assert node.banned() == set()
     assert typed(node, session, "ban", "-j", "mc-exim-1d", "-i", "203.0.113.8").returncode == 0
     assert typed(node, session, "ban", "-j", "mc-exim-1d", "-i", PEER, "--force").returncode == 0
     assert node.entries("mc-exim-1d") == {PEER, "203.0.113.8"}
     assert typed(node, session, "sync").returncode == 0
     assert typed(node, session, "unban", "-i", "203.0.113.8").returncode == 0
+    assert node.entries("mc-exim-1d") == {PEER}
+
+
+@pytest.mark.parametrize("session", SHELLS)
+def test_nor_does_sudo_make_him_forget_it(node: Node, session: str) -> None:
+    """Where sudo and su dropped what sshd had set, it is found in the shells that led to the command."""
+    for command, entry in (("ban -j mc-exim", PEER), ("blacklist add -j mc-exim", "203.0.113.0/24")):
+        assert is_refused(typed(node, session, *command.split(), "-i", "198.51.100.1", "-i", entry), entry)
+    assert node.banned() == set()
+    assert typed(node, session, "ban", "-j", "mc-exim-1d", "-i", PEER, "--force").returncode == 0
     assert node.entries("mc-exim-1d") == {PEER}
 
 
@@ -150,10 +168,11 @@ def test_a_session_protects_its_address_from_its_own_commands_only(node: Node) -
 def test_a_session_of_unknown_origin_stops_no_command(node: Node, value: str) -> None:
     """What is no address protects nothing; a zone is passed over."""
     env = {**node.env, "SSH_CONNECTION": value}
-    done = node.host.process(MCBAN, "ban", "-j", "mc-exim-1d", "-i", PEER, env=env)
+    done = warm.run("ban", "-j", "mc-exim-1d", "-i", PEER, env=env, namespace=node.host.name)
     assert (done.returncode, done.stderr) == (0, "")
     if value.startswith("fe80"):
-        assert node.host.process(MCBAN, "ban", "-j", "mc-exim-1d", "-i", "fe80::1", env=env).returncode == 3
+        refused = warm.run("ban", "-j", "mc-exim-1d", "-i", "fe80::1", env=env, namespace=node.host.name)
+        assert refused.returncode == 3
 
 
 def test_an_action_closes_the_ports_and_refuses_as_it_says(gate: Node) -> None:
