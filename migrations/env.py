@@ -9,10 +9,19 @@ from sqlalchemy import create_engine
 from mcban.store.tables import METADATA
 
 
+def is_ours(name, kind, parents):
+    """Whether a table is one that the migrations speak of: an adopted database has others beside ours."""
+    return kind != "table" or (name.startswith(("fail2ban_", "mcban_")) and not name.startswith("mcban_adopted_"))
+
+
 def run(connection):
     # render_as_batch: SQLite alters a table by copying it.
     context.configure(
-        connection=connection, target_metadata=METADATA, render_as_batch=True, transaction_per_migration=True
+        connection=connection,
+        target_metadata=METADATA,
+        include_name=is_ours,
+        render_as_batch=True,
+        transaction_per_migration=True,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
-from mcban.cli.output import Noun, context_of, emit, json_option
+from mcban.cli.output import Noun, context_of, emit, finish, json_option
+from mcban.errors import printable
+from mcban.service.bans import Report
 from mcban.store import schema
 from mcban.wiring import has_file, open_database, open_state
 
@@ -25,6 +27,38 @@ def upgrade(ctx: click.Context) -> None:
     before, after = schema.upgrade(context.database)
     shown = context.database.shown_url
     click.echo(f"{shown} has schema {after} already" if before == after else f"{shown} brought to schema {after}")
+
+
+@db.command()
+@click.option(
+    "--from",
+    "source",
+    metavar="URL",
+    envvar="MCBAN_ADOPT_FROM",
+    help="Copy from another database, which is only read. A password is better put into MCBAN_ADOPT_FROM.",
+)
+@click.option("--check", "only_check", is_flag=True, help="Say what it would do; change nothing.")
+@click.pass_context
+def adopt(ctx: click.Context, source: str | None, only_check: bool) -> int:
+    """Take over a database of the original, MailCleaner's.
+
+    Its tables are kept under other names. Jails, bans, counts and allowances are copied; duplicates become one row.
+    Stop the original before, start the engine afterwards.
+    """
+    from mcban.service import adoption  # noqa: PLC0415  # the other commands have no use for it
+
+    context = context_of(ctx, database=False)
+    if context.database.sqlite_file is not None and not context.config.database_url:
+        open_state(context)
+    has_file(context)
+    if source:
+        adopted = adoption.adopt_from(context, source, check=only_check)
+    else:
+        adopted = adoption.adopt(context, check=only_check)
+    status = finish(Report(adopted.done))
+    for line in adopted.to_mend:
+        click.echo(f"mcban: {printable(line, 1000)}", err=True)
+    return status
 
 
 @db.command()

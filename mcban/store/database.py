@@ -60,6 +60,7 @@ class Transaction:
 
     def __init__(self, connection: Connection, edition: Edition | None = None, link: int = 0) -> None:
         self.edition, self.link = edition, link
+        self.connection = connection
         self.jails = JailTable(connection)
         self.addresses = AddressTable(connection)
         self.hits = HitTable(connection)

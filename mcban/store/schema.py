@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import MetaData, Table, inspect, select
+from collections.abc import Callable
+
+from sqlalchemy import Connection, MetaData, Table, inspect, select
 
 from mcban.errors import ConfigError, McbanError
 from mcban.shipped import shipped
@@ -25,7 +27,8 @@ def require(database: Database) -> None:
     """Raises ConfigError unless the schema is the one that this version needs."""
     found = current(database)
     if found is None:
-        raise ConfigError(f"{database.shown_url} has no schema yet: run `mcban db upgrade`")
+        what = "adopt" if _is_original(database) else "upgrade"
+        raise ConfigError(f"{database.shown_url} has no schema yet: run `mcban db {what}`")
     if found != HEAD:
         if found in _known():
             raise ConfigError(
@@ -38,28 +41,52 @@ def require(database: Database) -> None:
         )
 
 
-def upgrade(database: Database) -> tuple[str | None, str]:
-    """Bring the schema up; returns the versions before and after. Raises ConfigError when it is ahead."""
+def upgrade(
+    database: Database,
+    before: Callable[[Connection], None] | None = None,
+    after: Callable[[Connection], None] | None = None,
+) -> tuple[str | None, str]:
+    """Bring the schema up; returns the versions before and after. Raises ConfigError when it is ahead.
+
+    `before` and `after` work on the same connection, around the migrations: what `after` writes is committed together
+    with the new version.
+    """
     from alembic import command  # noqa: PLC0415  # imported where needed: it takes a third of a second
     from alembic.config import Config  # noqa: PLC0415
 
-    before = current(database)
-    if before == HEAD:
-        return before, before
-    if before is not None and before not in _known():
+    found = current(database)
+    if found == HEAD:
+        return found, found
+    if found is not None and found not in _known():
         require(database)
+    if found is None and before is None and _is_original(database):
+        raise ConfigError(
+            f"{database.shown_url} holds tables of the original: `mcban db adopt` takes them over; or give mcban a "
+            "database of its own"
+        )
     config = Config()
     config.set_main_option("script_location", str(shipped("migrations")).replace("%", "%%"))
     write = database.engine.execution_options(mcban_write=True)
     try:
         with database.translating(), write.begin() as connection:
+            if before is not None:
+                before(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            if after is not None:
+                after(connection)
     except McbanError:
-        if before is None:
+        if found is None:
             _forget_version(database)
         raise
-    return before, HEAD
+    return found, HEAD
+
+
+def _is_original(database: Database) -> bool:
+    """Whether it holds the original's tables, under their names or those that an adoption cut off gave them."""
+    with database.translating(), database.engine.connect() as connection:
+        tables = inspect(connection).get_table_names()
+    return any(name.startswith(("fail2ban_", "mcban_adopting_")) for name in tables)
 
 
 def _forget_version(database: Database) -> None:

@@ -190,7 +190,7 @@ def check_beforehand() -> None:
     taken = set(sa.inspect(connection).get_table_names()) & {"fail2ban_jail", "fail2ban_ips", "fail2ban_conf"}
     if taken:
         raise ConfigError(
-            f"the database holds {', '.join(sorted(taken))} already, not made by mcban: give it a database of its own"
+            f"the database holds {', '.join(sorted(taken))} already, not made by mcban: run `mcban db adopt`"
         )
     if connection.dialect.name == "mysql":
         op.execute("CREATE TABLE mcban_probe (id INT)")

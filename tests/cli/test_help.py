@@ -72,7 +72,7 @@ def test_the_interface_is_there() -> None:
         "jail": ["list", "show", "add", "change", "enable", "disable", "remove", "reload"],
         "general": ["enable", "disable", "enable-bl", "disable-bl"],
         "filter": ["list", "show", "test"],
-        "db": ["upgrade", "check"],
+        "db": ["upgrade", "adopt", "check"],
     }
     for noun, verbs in nouns.items():
         assert [path[1] for path in EVERY if path[:1] == (noun,) and len(path) == 2] == verbs, noun

@@ -134,7 +134,7 @@ def test_a_database_of_the_original_is_refused_and_left_as_it_is(database: Datab
     with database.engine.begin() as connection:
         connection.execute(text("CREATE TABLE fail2ban_ips (id INTEGER PRIMARY KEY, ip VARCHAR(150))"))
         connection.execute(text("INSERT INTO fail2ban_ips VALUES (1, '192.0.2.1')"))
-    with pytest.raises(ConfigError, match="holds fail2ban_ips already"):
+    with pytest.raises(ConfigError, match="mcban db adopt"):
         schema.upgrade(database)
     assert tables(database) == {"fail2ban_ips"}
     with database.engine.connect() as connection:
