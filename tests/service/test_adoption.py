@@ -90,25 +90,17 @@ def raw(url: str, table: str) -> list[dict[str, Any]]:
 
 
 def shape(url: str) -> dict[str, Any]:
-    """All that can be seen of the schema."""
+    """The schema in the database's own words."""
     database = Database(url)
-    seen = inspect(database.engine)
-    shown: dict[str, Any] = {}
-    for table in METADATA.tables:
-        columns = [{k: str(v) for k, v in c.items()} for c in seen.get_columns(table)]
-        uniques = sorted(str(u) for u in seen.get_unique_constraints(table))
-        shown[table] = (columns, uniques, sorted(map(str, seen.get_indexes(table))), str(seen.get_pk_constraint(table)))
-    query = "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'"
-    if database.sqlite_file is None:
-        query = (
-            "SELECT trigger_name, event_object_table FROM information_schema.triggers WHERE trigger_schema = DATABASE()"
-        )
-        with database.engine.connect() as connection:
-            for table in METADATA.tables:
-                made = connection.execute(text(f"SHOW CREATE TABLE {table}")).one()[1]
-                shown[f"{table} in words"] = re.sub(r" AUTO_INCREMENT=\d+", "", made)
     with database.engine.connect() as connection:
-        shown["triggers"] = sorted(map(tuple, connection.execute(text(query))))
+        if database.sqlite_file is not None:
+            made = connection.execute(text("SELECT type, name, tbl_name, sql FROM sqlite_master"))
+            shown = {f"{row.type} {row.name}": row.sql for row in made if row.tbl_name in METADATA.tables}
+        else:
+            words = {t: connection.execute(text(f"SHOW CREATE TABLE {t}")).one()[1] for t in METADATA.tables}
+            shown = {table: re.sub(r" AUTO_INCREMENT=\d+", "", made) for table, made in words.items()}
+            triggers = connection.execute(text("SHOW TRIGGERS")).mappings()
+            shown |= {trigger["Trigger"]: (trigger["Table"], trigger["Statement"]) for trigger in triggers}
     database.dispose()
     return shown
 
