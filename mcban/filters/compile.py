@@ -45,7 +45,9 @@ _NAMED = re.compile(r"F-[A-Z][A-Z0-9_]*")
 # A plain <word> may be text of the log; these cannot.
 _UNRESOLVED = re.compile(r"(?<!\?P)(?<!\\)<(?:_[\w-]+|[A-Za-z_][\w-]*/[\w./-]+|[A-Za-z_][\w/-]*\?[^<>]*)>")
 _GROUP = re.compile(r"\(\?P<(\w+)>")
-_FLAGS = re.compile(r"(?s:\\.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?([aiLmsux]+)\)", re.DOTALL)
+_FLAGS = re.compile(
+    r"(?s:\\.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\((?:\?:)?\(\?(?P<group>[aiLmsux]+)\)|\(\?(?P<rule>[aiLmsux]+)\)", re.DOTALL
+)
 _REPEATED = re.compile(r"(\w+)__again\d+")
 
 
@@ -113,18 +115,21 @@ def repeated_groups(pattern: re.Pattern[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _lift_flags(text: str) -> str:
-    """`(?i)` in the middle of an expression, which Python refuses since 3.11, put at its beginning: that it holds
-    for the whole is what it always meant."""
+    """`(?i)` in the middle of an expression, which Python refuses since 3.11: at the beginning of a group it holds for
+    the group, as fail2ban reads it; elsewhere it is put at the beginning of the whole, which is what it always meant.
+    """
     flags: set[str] = set()
 
     def take(found: re.Match[str]) -> str:
-        if found[1] is None:
+        if found["group"]:
+            return f"(?{found['group']}:"
+        if not found["rule"]:
             return found[0]
-        flags.update(found[1])
+        flags.update(found["rule"])
         return ""
 
     lifted = _FLAGS.sub(take, text)
-    return f"(?{''.join(sorted(flags))}){lifted}" if flags else text
+    return f"(?{''.join(sorted(flags))}){lifted}" if flags else lifted
 
 
 def _find_ambiguous(pattern: re.Pattern[str]) -> str | None:

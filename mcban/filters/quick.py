@@ -11,7 +11,7 @@ from socket import AF_INET, inet_pton
 from typing import NamedTuple
 
 from mcban.filters.filter import Filter
-from mcban.filters.rules import LONGEST_USER, Rule, canonical
+from mcban.filters.rules import ALTERNATIVE_USER, LONGEST_USER, Rule, canonical
 from mcban.filters.tree import Search
 
 _ADDRESSES = ("ip4", "ip6", "addr", "host")
@@ -97,14 +97,13 @@ def find_offender(line: str, readers: Sequence[Reader], _at: int | None = None) 
 def _reader(rule: Rule) -> Reader:
     groups = rule.pattern.groupindex
     aliases = [(name, groups[alias]) for alias, name in rule.repeated]
-    again = {alias for alias, _ in rule.repeated}
 
     def numbers(name: str) -> list[int]:
         """The groups of a tag, of which at most one takes part in a match."""
         return [groups[name], *(number for alias, number in aliases if alias == name)]
 
     users = ["user"] if "user" in groups else []
-    users += [name for name in groups if name.startswith("alt_user") and name not in again]
+    users += sorted(filter(ALTERNATIVE_USER.fullmatch, groups))
     return Reader(
         rule.search,
         rule.number,

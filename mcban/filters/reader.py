@@ -92,7 +92,7 @@ def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
     merged: set[Path] = set()
     for path in layers:
         if path not in merged:
-            merged |= _merge_file(name, path, sections, origins, 0)
+            merged |= _merge_file(name, path, sections, origins, ())
     files = (*layers, *sorted(merged.difference(layers)))
     return Definition(name, layers[0], _resolve(name, layers[0], sections, parameters), origins, files)
 
@@ -119,23 +119,30 @@ def _is_file(name: str, path: Path, asked_by: Path | None = None) -> bool:
         raise FilterError(f"filter {name}: {place}cannot look for {printable(str(path))}: {error.strerror}") from error
 
 
-def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Path], depth: int) -> set[Path]:
-    """Add a file's sections to `sections`, those of its includes before and after it; all files that were read."""
-    if depth > DEEPEST_INCLUDE:
-        raise FilterError(f"filter {name}: {printable(str(path))}: includes go in circles")
+def _merge_file(
+    name: str, path: Path, sections: Sections, origins: dict[str, Path], above: tuple[Path, ...]
+) -> set[Path]:
+    """Add a file's sections to `sections`, those of its includes before and after it; all files that were read.
+
+    `above` are the files that led here, each of which includes the next: an include of one of them is passed over, as
+    fail2ban does.
+    """
+    if len(above) > DEEPEST_INCLUDE:
+        raise FilterError(f"filter {name}: {printable(str(above[0]))}: includes go in circles")
     parser = configparser.RawConfigParser(
         inline_comment_prefixes=(";",), strict=False, default_section="\0none", interpolation=None
     )
     try:
-        parser.read_string(path.read_text("utf-8"), str(path))
+        parser.read_string(path.read_text("utf-8-sig"), str(path))
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         why = printable(" ".join(said.split()), 200)
         raise FilterError(f"filter {name}: {printable(str(path))} cannot be read: {why}") from error
     includes = {key: value.split() for key, value in parser["INCLUDES"].items()} if "INCLUDES" in parser else {}
     merged = {path}
+    chain = (*above, path)
     for include in includes.get("before", ()):
-        merged |= _merge_include(name, path, include, sections, origins, depth)
+        merged |= _merge_include(name, chain, include, sections, origins)
     for section in parser.sections():
         if section == "INCLUDES":
             continue
@@ -151,22 +158,25 @@ def _merge_file(name: str, path: Path, sections: Sections, origins: dict[str, Pa
             if section == "Definition" or key not in origins:
                 origins[key] = path
     for include in includes.get("after", ()):
-        merged |= _merge_include(name, path, include, sections, origins, depth)
+        merged |= _merge_include(name, chain, include, sections, origins)
     return merged
 
 
 def _merge_include(
-    name: str, path: Path, include: str, sections: Sections, origins: dict[str, Path], depth: int
+    name: str, chain: tuple[Path, ...], include: str, sections: Sections, origins: dict[str, Path]
 ) -> set[Path]:
+    path = chain[-1]
     base = path.parent / include
+    if base in chain:
+        return set()
     layers = [base] if base.suffix == ".local" else [base, base.with_suffix(".local")]
     if base.suffix != ".local" and not any(_is_file(name, layer, path) for layer in layers):
         raise FilterError(f"filter {name}: {printable(str(path))} includes {printable(include)}, which does not exist")
     merged: set[Path] = set()
     for layer in layers:
-        # A file may name its own .local as what comes after it.
-        if layer not in merged and _is_file(name, layer, path):
-            merged |= _merge_file(name, layer, sections, origins, depth + 1)
+        # A file may name its own .local as what comes after it, and a .local its .conf as what comes before.
+        if layer not in merged and layer not in chain and _is_file(name, layer, path):
+            merged |= _merge_file(name, layer, sections, origins, chain)
     return merged
 
 
@@ -180,10 +190,12 @@ class _Place:
 
 _LAYERS = ("", "Init", "Definition", "DEFAULT")
 """Where options are looked up, in this order; the first stands for the parameters."""
+_OF_FILES = ("", "Definition", "DEFAULT", "Init")
+"""Where `%(name)s` in [Definition] is looked up: there before [Init], which is for what parameters may replace."""
 
 
 class _Resolver:
-    """Looks options up in the order parameters, Init, Definition, DEFAULT, and fills in `%(name)s` and `<name>`."""
+    """Looks options up, by default in the order of _LAYERS, and fills in `%(name)s` and `<name>`."""
 
     def __init__(self, name: str, path: Path, sections: Sections, parameters: Mapping[str, str]) -> None:
         self.name, self.path = name, path
@@ -197,7 +209,8 @@ class _Resolver:
         layers = (at.context, *_LAYERS) if at.context else _LAYERS
         section, slash, option = key.rpartition("/")
         if not slash:
-            return self._search(key, layers, at.context)
+            is_of_files = at.section in {"Definition", "DEFAULT"} and not at.context
+            return self._search(key, _OF_FILES if is_of_files else layers, at.context)
         if section.lower() == "known":
             below = layers[layers.index(at.section) + 1 :] if at.section in layers else layers
             others = [layer for layer in layers if layer != at.section and layer not in below]

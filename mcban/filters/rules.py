@@ -23,6 +23,9 @@ ADDRESS_GROUPS = ("fid", "ip4", "ip6", "addr", "host")
 another than who is named, when a rule says so by <F-ID>."""
 SOURCE_GROUPS = frozenset((*ADDRESS_GROUPS, "dns", "mlfid"))
 """A rule without any of these names no offender, and no other line that might."""
+ALTERNATIVE_USER = re.compile(r"alt_user(?:_\d+)?")
+"""The groups of <F-ALT_USER> and <F-ALT_USER_1>; <F-ALT_USER1> is something else, as it is with fail2ban: its filters
+put there who runs the daemon."""
 LONGEST_USER = 255
 """Characters of a login or host name that are kept: the rest of an attacker's megabyte is of no use."""
 
@@ -176,10 +179,10 @@ def find_name(groups: Groups) -> str | None:
 
 
 def find_user(groups: Groups) -> str | None:
-    """The login; where it is empty, the first alternative that is not."""
+    """The login; where it is empty, the first alternative, by its name, that is not."""
     user = groups.get("user")
     if not user:
-        user = next((value for name, value in groups.items() if value and name.startswith("alt_user")), None)
+        user = next((groups[name] for name in sorted(filter(ALTERNATIVE_USER.fullmatch, groups)) if groups[name]), None)
     return user[:LONGEST_USER] if user else None
 
 

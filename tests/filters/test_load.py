@@ -3,7 +3,7 @@
 import pytest
 
 from mcban.errors import FilterError
-from mcban.filters import Match, list_filters, load_filter
+from mcban.filters import Match, Scanner, list_filters, load_filter
 
 RULE = "^ failed from <HOST>$"
 
@@ -66,6 +66,32 @@ def test_includes_come_before_and_after(folder):
         "[Definition]\nfailregex = ^ %(word)s %(place)s <HOST>$\n",
     )
     assert load_filter("x", [a]).match(" one by 192.0.2.1")
+
+
+def test_files_may_include_one_another(folder):
+    """A file that is being read already is passed over: its own include, or a .local's of the .conf that it extends."""
+    folder("x.conf", f"[INCLUDES]\nbefore = y.conf\n[Definition]\nfailregex = {RULE}\n  %(other)s\n")
+    folder("y.conf", "[INCLUDES]\nbefore = x.conf y.conf\n[Definition]\nother = ^ other <HOST>$\n")
+    a = folder("x.local", "[INCLUDES]\nbefore = x.conf\n[Definition]\nfailregex = %(known/failregex)s\n  ^ l <HOST>$\n")
+    one = load_filter("x", [a])
+    assert [rule.text for rule in one.rules] == [RULE, "^ other <HOST>$", "^ l <HOST>$"]
+    assert set(one.files) == {a / "x.conf", a / "x.local", a / "y.conf"}
+
+
+def test_an_editor_s_byte_order_mark_is_no_fault(folder):
+    """A filter that was written on Windows may begin with a byte order mark, and end its lines as there."""
+    text = f"\ufeff[Definition]\nfailregex = {RULE}\n  ^ b <HOST>$\n".replace("\n", "\r\n")
+    assert [rule.text for rule in load_filter("x", [folder("x.conf", text)]).rules] == [RULE, "^ b <HOST>$"]
+
+
+def test_percent_names_see_the_definition_before_init(folder):
+    """`%(name)s` in [Definition] is what [Definition] says, and `<name>` what [Init] says; the row replaces both."""
+    a = folder(
+        "x.conf",
+        "[Definition]\nword = one\nfailregex = ^ %(word)s <word> %(only)s <HOST>$\n[Init]\nword = two\nonly = three\n",
+    )
+    assert load_filter("x", [a]).match(" one two three 192.0.2.1")
+    assert load_filter("x[word=row, only=4]", [a]).match(" row row 4 192.0.2.1")
 
 
 def test_parameters_in_brackets_win(folder):
@@ -156,14 +182,20 @@ def test_a_tag_may_stand_in_several_branches(folder):
     assert one.match(" d 192.0.2.4") == Match(1, "192.0.2.4", None)
 
 
-def test_flags_inside_a_rule_hold_for_all_of_it(folder):
-    """`(?i)` in the middle of a rule, as older Pythons took it; what only looks like it is left alone."""
-    one = load_filter(
-        "x", [folder("x.conf", "[Definition]\nfailregex = ^ a ((?i)LOGIN|PLAIN) [(?s)]\\(?i\\) <HOST>$\n")]
+def test_flags_inside_a_rule_hold_for_their_group_or_for_all_of_it(folder):
+    """`(?i)` at the beginning of a group holds for that group, elsewhere in a rule for the whole, as older Pythons took
+    it; what only looks like it is left alone."""
+    a = folder(
+        "x.conf",
+        "[Definition]\nfailregex = ^ a ((?i)LOGIN|PLAIN) [(?s)]\\(?i\\) <HOST>$\n"
+        "            ^ b (?:(?i)expn|vrfy|(?:x)) \\((?i) <HOST>$\n",
     )
-    assert one.match(" A login si) 192.0.2.1")
+    one = load_filter("x", [a])
+    assert one.match(" a login si) 192.0.2.1")
     assert one.match(" a Plain ((i) 192.0.2.1")
+    assert not one.match(" A login si) 192.0.2.1")
     assert not one.match(" a Plain x(i) 192.0.2.1")
+    assert one.match(" B Vrfy ( 192.0.2.1").rule == 2
 
 
 def test_who_is_banned_may_be_another_than_the_peer(folder):
@@ -228,6 +260,28 @@ def test_the_login_is_kept(folder):
     assert one.match(" / 192.0.2.1").user is None
     assert one.match(" short x 192.0.2.1").user == "x"
     assert len(one.match(f" {'a' * 9999}/b 192.0.2.1").user) == 255
+
+
+@pytest.mark.parametrize("every_line", [False, True])
+def test_alternative_logins_count_by_their_names(folder, every_line):
+    """Of <F-ALT_USER>, <F-ALT_USER_1>… the first that is not empty is the login, wherever it stands in the line.
+    <F-ALT_USER1> is none: fail2ban's filters put there who runs the daemon."""
+    a = folder(
+        "x.conf",
+        "[Definition]\nfailregex = ^ run=<F-ALT_USER1>\\w*</F-ALT_USER1> b=<F-ALT_USER_2>\\w*</F-ALT_USER_2>"
+        " a=<F-ALT_USER>\\w*</F-ALT_USER> u=<F-USER>\\w*</F-USER> <HOST>$\n" + "maxlines = 2\n" * every_line,
+    )
+
+    def login(line):
+        scanner = Scanner([load_filter("x", [a])])
+        [match] = scanner.scan(f"{line} 192.0.2.1\n".encode(), 1_795_352_400)
+        assert load_filter("x", [a]).match(f"{line} 192.0.2.1").user == match.user
+        return match.user
+
+    assert login(" run=root b=x a=y u=z") == "z"
+    assert login(" run=root b=x a=y u=") == "y"
+    assert login(" run=root b=x a= u=") == "x"
+    assert login(" run=root b= a= u=") is None
 
 
 def test_prefregex_comes_first(folder):
@@ -311,7 +365,7 @@ def test_a_filter_says_how_its_dates_look(folder, pattern, line, at):
         ("[Definition]\nfailregex = ^ 5% <HOST>$\n", "a lone %"),
         ("[Definition]\na = %(b)s\nb = %(a)s\nfailregex = %(a)s<HOST>\n", "circles"),
         ("[Definition]\na = <b><b>\nb = <a>\nfailregex = <a><HOST>\n", "circles"),
-        ("[INCLUDES]\nbefore = x.conf\n[Definition]\n", "circles"),
+        ("[INCLUDES]\nbefore = ../a/x.conf\n[Definition]\n", "circles"),
         ("[INCLUDES]\nbefore = gone.conf\n[Definition]\n", "gone.conf, which does not exist"),
         (f"[INCLUDES]\nbefore = {'x' * 300}.conf\n[Definition]\n", "cannot look for"),
         ("failregex = x\n", "cannot be read"),
