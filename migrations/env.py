@@ -4,8 +4,8 @@ For a developer: `alembic -x url=sqlite:///dev.sqlite revision --autogenerate -m
 """
 
 from alembic import context
-from sqlalchemy import create_engine
 
+from mcban.store.database import Database
 from mcban.store.tables import METADATA
 
 
@@ -32,6 +32,6 @@ if given is not None:
     run(given)
 else:
     url = context.get_x_argument(as_dictionary=True).get("url") or context.config.get_main_option("sqlalchemy.url")
-    with create_engine(url).connect() as connection:
+    with Database(url).engine.connect() as connection:
         run(connection)
         connection.commit()

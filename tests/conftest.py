@@ -1,4 +1,4 @@
-"""What every test may ask for: a private MariaDB server, fresh databases of both kinds, a context without a kernel."""
+"""What every test may ask for: private servers of MariaDB and PostgreSQL, databases of each kind, a context."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from mcban.shipped import shipped
 from mcban.store import schema
 from mcban.store.database import Database
 from mcban.store.tables import METADATA
+from tests import postgres
+from tests.debian import MissingPackageError
 from tests.mariadb import Server, shared_server
 from tests.once import folder_of_run
+from tests.postgres import PostgreSQL
 
 NOON = 1_790_000_000
 """When tests begin: 2026-09-21 UTC, in whole seconds."""
@@ -49,6 +52,20 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[PostgreSQL]:
+    """A private PostgreSQL server, as `mariadb` is one."""
+    try:
+        programs = postgres.programs(pytestconfig.cache.mkdir("postgresql"))
+    except MissingPackageError as error:
+        why = f"no PostgreSQL: {error}"
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(why)
+    with postgres.shared_server(folder_of_run(tmp_path_factory) / "postgresql", programs) as server:
+        yield server
+
+
 def found(program: str) -> bool:
     """Whether `program` is there; servers live in /usr/sbin, which is not on every PATH."""
     return shutil.which(program) is not None or Path("/usr/sbin", program).exists()
@@ -68,7 +85,15 @@ def empty_sqlite(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'mcban.sqlite'}"
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture
+def empty_postgresql(postgresql: PostgreSQL) -> Iterator[str]:
+    """The URL of an empty database on the private server."""
+    url = postgresql.new_database()
+    yield url
+    postgresql.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
 def empty_database(request: pytest.FixtureRequest) -> str:
     """The URL of an empty database, once of each kind."""
     url: str = request.getfixturevalue(f"empty_{request.param}")
@@ -95,18 +120,37 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def mariadb_schema(mariadb: Server) -> tuple[Database, dict[str, list[dict[str, Any]]]]:
     """A MariaDB database with the schema, one for each worker, and the rows that it has then."""
-    database = Database(mariadb.new_database())
-    schema.upgrade(database)
-    with database.engine.connect() as connection:
-        rows = {table.name: _rows(connection, table.name) for table in METADATA.sorted_tables}
-    return database, rows
+    return _with_schema(mariadb.new_database())
 
 
 @pytest.fixture
 def mariadb_url(mariadb_schema: tuple[Database, dict[str, list[dict[str, Any]]]]) -> str:
     """A MariaDB database with the shipped jails and nothing else. Emptied before each test: that is faster than
     making the schema, and leaves what a failed test wrote to be looked at."""
-    database, rows = mariadb_schema
+    return _emptied(*mariadb_schema)
+
+
+@pytest.fixture(scope="session")
+def postgresql_schema(postgresql: PostgreSQL) -> tuple[Database, dict[str, list[dict[str, Any]]]]:
+    """A PostgreSQL database with the schema, one for each worker, and the rows that it has then."""
+    return _with_schema(postgresql.new_database())
+
+
+@pytest.fixture
+def postgresql_url(postgresql_schema: tuple[Database, dict[str, list[dict[str, Any]]]]) -> str:
+    """A PostgreSQL database with the shipped jails and nothing else."""
+    return _emptied(*postgresql_schema)
+
+
+def _with_schema(url: str) -> tuple[Database, dict[str, list[dict[str, Any]]]]:
+    database = Database(url)
+    schema.upgrade(database)
+    with database.engine.connect() as connection:
+        rows = {table.name: _rows(connection, table.name) for table in METADATA.sorted_tables}
+    return database, rows
+
+
+def _emptied(database: Database, rows: dict[str, list[dict[str, Any]]]) -> str:
     with database.engine.begin() as connection:
         for table in METADATA.sorted_tables:
             connection.execute(table.delete())
@@ -121,9 +165,10 @@ def _rows(connection: Connection, table: str) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.execute(METADATA.tables[table].select()).mappings()]
 
 
-@pytest.fixture(params=["sqlite", "mariadb"])
+@pytest.fixture(params=["sqlite", "mariadb", pytest.param("postgresql", marks=pytest.mark.soak)])
 def any_database(request: pytest.FixtureRequest) -> str:
-    """The URL of a database with the shipped jails and nothing else, once of each kind."""
+    """The URL of a database with the shipped jails and nothing else, once of each kind. What stands above the tables
+    meets PostgreSQL in `make soak` only, and in tests/e2e/test_postgresql.py: the tables themselves, always."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 

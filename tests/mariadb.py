@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.shared import shared
 
 START_LIMIT = 60
 
@@ -43,38 +43,15 @@ def name_of(url: str) -> str:
 
 @contextmanager
 def shared_server(folder: Path, *options: str) -> Iterator[Server]:
-    """A server that several processes share: the first one starts it, and stops it when the others are done.
+    """A server that several processes share: see `tests/shared.py`."""
 
-    Each user holds a shared lock, which the operating system takes back however the process ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    address = folder / "socket"
-    with ExitStack() as stack:
-        users = stack.enter_context((folder / "users").open("a"))
-        with _locked(folder / "starting"):
-            if not address.exists():
-                short = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mcban-")))
-                stack.callback(fcntl.flock, users, fcntl.LOCK_UN)
-                socket = stack.enter_context(private_server(short, *options))
-                stack.callback(fcntl.flock, users, fcntl.LOCK_EX)  # until the others are done
-                stack.callback(_leave, address)
-                address.write_text(str(socket))
-            fcntl.flock(users, fcntl.LOCK_SH)
-            server = Server(Path(address.read_text()))
-        yield server
+    @contextmanager
+    def start(short: Path) -> Iterator[str]:
+        with private_server(short, *options) as socket:
+            yield str(socket)
 
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-
-
-def _leave(address: Path) -> None:
-    """From now on whoever comes starts a server of its own."""
-    with _locked(address.with_name("starting")):
-        address.unlink()
+    with shared(folder, start) as socket:
+        yield Server(Path(socket))
 
 
 @contextmanager

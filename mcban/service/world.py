@@ -49,8 +49,7 @@ def _allowances(context: Context, transaction: Transaction, rows: Iterable[Addre
         found += _named(context, entry, EVERYWHERE, "ignoreip")
     for entry, why in context.host.protected().items():
         found.append(Allowance(entry, EVERYWHERE, why, protected=True))
-    server = context.database.server
-    if server:
+    for server in context.database.servers:
         found += _named(context, server, EVERYWHERE, "the database server", protected=True)
     for node, addresses in transaction.nodes.addresses().items():
         if node != context.config.node:

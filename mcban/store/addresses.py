@@ -21,12 +21,10 @@ from sqlalchemy import (
     case,
     cast,
     delete,
-    false,
     func,
     literal,
     or_,
     select,
-    true,
     type_coerce,
     union_all,
     update,
@@ -34,7 +32,7 @@ from sqlalchemy import (
 
 from mcban.core.model import FOREVER
 from mcban.store.epoch import epoch
-from mcban.store.tables import IPS, Blob, read_text
+from mcban.store.tables import IPS, NO, YES, Blob, read_text
 from mcban.store.upsert import slices, upsert_rows
 
 _COLUMNS = (
@@ -58,6 +56,7 @@ _OF_JAILS = _OF.where(IPS.c.jail.in_(bindparam("jails", expanding=True)))
 _NAMES = tuple(column.name for column in _COLUMNS)
 _NUMBERS = {"count": 0, "lifted_after": None}
 _TIMES = ("since", "until", "last_hit")
+_ACTIVE = IPS.c.active == YES
 _RENEWED = and_(IPS.c.last_hit.is_not(None), IPS.c.last_hit >= IPS.c.until)
 REASON_LENGTH = 250
 MOST = 2**31 - 1
@@ -116,7 +115,7 @@ class AddressTable:
 
     def in_force(self, now: int, jails: Collection[str] | None = None) -> list[AddressRecord]:
         """The bans that run at `now`, those whose end is not worked out yet among them, oldest first."""
-        query = select(*_COLUMNS).where(IPS.c.active, or_(IPS.c.until.is_(None), IPS.c.until > to_datetime(now)))
+        query = select(*_COLUMNS).where(_ACTIVE, or_(IPS.c.until.is_(None), IPS.c.until > to_datetime(now)))
         if jails is not None:
             query = query.where(IPS.c.jail.in_(list(jails)))
         return list(self._records(query.order_by(IPS.c.id)))
@@ -124,11 +123,11 @@ class AddressTable:
     def running(self, now: int, jails: Collection[str]) -> Iterator[tuple[str, str, int | None, bool]]:
         """The bans of `jails` that run at `now` by an end that is worked out, as (ip, jail, end, special), in bulk.
         An end that cannot be read is None; `special` are rows that allow, or were forced."""
-        special = or_(func.coalesce(IPS.c.whitelisted, false()), IPS.c.forced)
+        special = or_(IPS.c.whitelisted == YES, IPS.c.forced == YES)
         # As plain strings: what their own type does for each row of a hundred thousand is felt.
         ip, jail = (type_coerce(column, String()) for column in (IPS.c.ip, IPS.c.jail))
         query = select(ip, jail, epoch(IPS.c.until), special)
-        query = query.where(IPS.c.active, IPS.c.until > to_datetime(now))
+        query = query.where(_ACTIVE, IPS.c.until > to_datetime(now))
         known = set(jails)
         for address, name, end, odd in self._connection.execute(query):
             if name in known:
@@ -140,7 +139,7 @@ class AddressTable:
 
         def count(jail: str, *until: ColumnElement[bool]) -> ScalarSelect[int]:
             # Each is answered by an index alone: counting a hundred thousand takes 5 ms.
-            return select(func.count()).where(IPS.c.jail == jail, IPS.c.active == true(), *until).scalar_subquery()
+            return select(func.count()).where(IPS.c.jail == jail, _ACTIVE, *until).scalar_subquery()
 
         after, over = IPS.c.until > to_datetime(late), IPS.c.until <= to_datetime(late)
         asked = [
@@ -154,30 +153,30 @@ class AddressTable:
 
     def allowing(self) -> list[AddressRecord]:
         """The rows that allow."""
-        return list(self._records(select(*_COLUMNS).where(IPS.c.whitelisted).order_by(IPS.c.id)))
+        return list(self._records(select(*_COLUMNS).where(IPS.c.whitelisted == YES).order_by(IPS.c.id)))
 
     def unsettled(self, now: int) -> list[AddressRecord]:
         """The active rows whose end is not worked out yet: someone's plain SQL made them, or renewed them, which
         shows in a last hit after their end."""
         over = and_(IPS.c.until <= to_datetime(now), _RENEWED)
         # One after the other, for each is answered by an index.
-        return [row for ends in (IPS.c.until.is_(None), over) for row in self._records(_select(IPS.c.active, ends))]
+        return [row for ends in (IPS.c.until.is_(None), over) for row in self._records(_select(_ACTIVE, ends))]
 
     def unsigned(self, now: int) -> list[AddressRecord]:
         """The running bans with an end of their own but no beginning: someone's plain SQL made them."""
         # The end is looked at here, lest SQLite take the index of ends, which leads to every running ban.
-        rows = self._records(_select(IPS.c.active, IPS.c.since.is_(None)))
+        rows = self._records(_select(_ACTIVE, IPS.c.since.is_(None)))
         return [row for row in rows if row.until is not None and row.until > now]
 
     def ended_by_sql(self, now: int) -> list[AddressRecord]:
         """The rows that someone's plain SQL made inactive before their end."""
         early = and_(IPS.c.until > to_datetime(now), IPS.c.lifted_after.is_(None))
-        unmarked = (IPS.c.active == false(), IPS.c.active.is_(None))
+        unmarked = (IPS.c.active == NO, IPS.c.active.is_(None))
         return [row for inactive in unmarked for row in self._records(_select(inactive, early))]
 
     def networks(self) -> list[AddressRecord]:
         """The active bans of networks."""
-        return list(self._records(select(*_COLUMNS).where(IPS.c.active, IPS.c.ip.contains("/"))))
+        return list(self._records(select(*_COLUMNS).where(_ACTIVE, IPS.c.ip.contains("/"))))
 
     def save(self, records: Iterable[AddressRecord]) -> None:
         """Insert the rows, or replace those of the same (ip, jail)."""
@@ -203,12 +202,12 @@ class AddressTable:
 
     def any_over(self, now: int) -> bool:
         """Whether some ban has ended and is not marked so yet."""
-        query = select(IPS.c.id).where(IPS.c.active, IPS.c.until <= to_datetime(now), ~_RENEWED).limit(1)
+        query = select(IPS.c.id).where(_ACTIVE, IPS.c.until <= to_datetime(now), ~_RENEWED).limit(1)
         return self._connection.execute(query).first() is not None
 
     def expire(self, now: int) -> list[tuple[str, str, int]]:
         """Mark the bans that have ended as no longer active; returns their (ip, jail, end)."""
-        over = (IPS.c.active, IPS.c.until <= to_datetime(now), ~_RENEWED)
+        over = (_ACTIVE, IPS.c.until <= to_datetime(now), ~_RENEWED)
         ended = [
             (ip, jail, to_seconds(until) or 0)
             for ip, jail, until in self._connection.execute(select(IPS.c.ip, IPS.c.jail, IPS.c.until).where(*over))
@@ -220,8 +219,8 @@ class AddressTable:
     def counts(self, now: int) -> dict[str, tuple[int, int]]:
         """By jail: the bans that run at `now`, and the bans that there ever were."""
         running = (
-            IPS.c.active
-            & ~func.coalesce(IPS.c.whitelisted, false())
+            _ACTIVE
+            & (func.coalesce(IPS.c.whitelisted, NO) == NO)
             & or_(IPS.c.until.is_(None), IPS.c.until > to_datetime(now))
         )
         ever_in = case((IPS.c.count.between(0, MOST), IPS.c.count), else_=0)

@@ -27,3 +27,11 @@ def _sqlite(element: Any, compiler: Any, **how: Any) -> str:
 @compiles(epoch, "mariadb")
 def _mysql(element: Any, compiler: Any, **how: Any) -> str:
     return f"TIMESTAMPDIFF(SECOND, '1970-01-01', {compiler.process(element.clauses, **how)})"
+
+
+@compiles(epoch, "postgresql")
+def _postgresql(element: Any, compiler: Any, **how: Any) -> str:
+    at = compiler.process(element.clauses, **how)
+    # An end that is `infinity`, by somebody's plain SQL, is for ever; what lies before 1970 is the same to us.
+    within = f"GREATEST(LEAST({at}, TIMESTAMPTZ '9999-12-31 23:59:59+00'), TIMESTAMPTZ '1970-01-01 00:00:00+00')"
+    return f"CASE WHEN {at} IS NOT NULL THEN CAST(FLOOR(EXTRACT(EPOCH FROM {within})) AS BIGINT) END"

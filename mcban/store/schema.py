@@ -16,11 +16,15 @@ HEAD = "0001"
 
 def current(database: Database) -> str | None:
     """The version of the database's schema, None when it has none yet. Raises DatabaseError."""
-    with database.translating(), database.engine.connect() as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        table = Table("alembic_version", MetaData(), autoload_with=connection)
-        return connection.execute(select(table.c.version_num)).scalar()
+
+    def ask() -> str | None:
+        with database.engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            table = Table("alembic_version", MetaData(), autoload_with=connection)
+            return connection.execute(select(table.c.version_num)).scalar()
+
+    return database.attempt(ask)
 
 
 def require(database: Database) -> None:

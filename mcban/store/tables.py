@@ -20,16 +20,19 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Dialect,
     Index,
     Integer,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
     UniqueConstraint,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects import sqlite
@@ -75,8 +78,27 @@ class _LenientText(String):
         return read_text
 
 
+class _TextWithoutNul(TypeDecorator[str]):
+    """PostgreSQL's text, which takes every character but NUL: in its place stands the sign for it. Compared by the
+    bytes, so that no new release of the system's library makes an index wrong."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length, collation="C")
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Python to SQL."""
+        return value.replace("\0", "\N{SYMBOL FOR NULL}") if value and "\0" in value else value
+
+
+def _name(length: int) -> String:
+    return String(length).with_variant(_TextWithoutNul(length), "postgresql")
+
+
 def _words(length: int) -> String:
-    return String(length).with_variant(_LenientText(length), "sqlite")
+    return _name(length).with_variant(_LenientText(length), "sqlite")
 
 
 class _LenientDateTime(sqlite.DATETIME):
@@ -113,6 +135,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         """The lenient ones where they are needed."""
         if dialect.name == "sqlite":
             return self.lenient()
+        if dialect.name == "postgresql":
+            # With its zone, so that a time typed in any session's zone is the right one; ours is UTC.
+            return dialect.type_descriptor(TIMESTAMP(timezone=True))
         return dialect.type_descriptor(self.impl_instance)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -121,11 +146,14 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise ValueError("a time without a zone")
-        return value.astimezone(UTC).replace(tzinfo=None, microsecond=0)
+        at = value.astimezone(UTC).replace(microsecond=0)
+        return at if dialect.name == "postgresql" else at.replace(tzinfo=None)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Naive UTC to aware; no time for what MariaDB keeps and no calendar has, such as 0000-00-00."""
-        return value.replace(tzinfo=UTC) if isinstance(value, datetime) else None
+        if not isinstance(value, datetime):
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 class UtcTimestamp(UtcDateTime):
@@ -153,13 +181,40 @@ METADATA = MetaData(
 """Constraints are named from day one so that migrations can speak of them."""
 
 
+class _NumberFlag(TypeDecorator[bool]):
+    """PostgreSQL's flag: the numbers 0 and 1 of the original, since its own BOOLEAN would refuse the SQL that people
+    have, `INSERT … VALUES (1, …)`. To ask for one, compare it with YES or NO: a number is no condition there."""
+
+    impl = SmallInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: bool | None, dialect: Dialect) -> int | None:
+        """Python to SQL."""
+        return None if value is None else int(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> bool | None:
+        """SQL to Python."""
+        return None if value is None else bool(value)
+
+
+YES: ColumnElement[Any] = literal_column("1")
+NO: ColumnElement[Any] = literal_column("0")
+"""What a flag is compared with."""
+
+
 def _always(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], **other: Any) -> Column[Any]:
     """A column that is never NULL."""
     return Column(name, kind, nullable=False, **other)
 
 
 def _flag(name: str, *, default: bool, nullable: bool = True) -> Column[Any]:
-    return Column(name, Boolean, nullable=nullable, default=default, server_default=text(str(int(default))))
+    kind = Boolean().with_variant(_NumberFlag(), "postgresql")
+    return Column(name, kind, nullable=nullable, default=default, server_default=text(str(int(default))))
+
+
+def _only(condition: str) -> dict[str, Any]:
+    """An index of these rows alone, where a database can have one."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 JAILS = Table(
@@ -167,20 +222,20 @@ JAILS = Table(
     METADATA,
     Column("id", Integer, primary_key=True),
     _flag("enabled", default=True),
-    _always("name", String(150)),
+    _always("name", _name(150)),
     _always("maxretry", Integer),
     _always("findtime", Integer),
     _always("bantime", Integer),
-    _always("port", String(250)),
-    _always("filter", String(250)),
-    _always("banaction", String(250), default="mc-custom", server_default="mc-custom"),
-    _always("logpath", String(2000)),
+    _always("port", _name(250)),
+    _always("filter", _name(250)),
+    _always("banaction", _name(250), default="mc-custom", server_default="mc-custom"),
+    _always("logpath", _name(2000)),
     _always("max_count", Integer, default=DEFAULT_MAX_COUNT, server_default=text(str(DEFAULT_MAX_COUNT))),
     _flag("send_mail", default=False),
     _flag("send_mail_bl", default=True),
     _flag("escalate", default=False, nullable=False),
     _always("v6_prefix", Integer, default=128, server_default=text("128")),
-    Column("logtimezone", String(64)),
+    Column("logtimezone", _name(64)),
     UniqueConstraint("name"),
 )
 """One jail a row: a tier, a blacklist or a custom jail. Durations in seconds; `bantime` -1 is for ever."""
@@ -188,7 +243,8 @@ JAILS = Table(
 IPS = Table(
     "fail2ban_ips",
     METADATA,
-    Column("id", Integer, primary_key=True),
+    # An insert that turns out to be an update uses a number up too: 2**31 of them are soon gone.
+    Column("id", BigId, primary_key=True),
     _always("ip", _words(150)),
     _always("count", Integer, default=0, server_default=text("0")),
     _flag("active", default=True),
@@ -206,8 +262,8 @@ IPS = Table(
     Index(None, "jail", "active", "until"),
     Index(None, "active", "until"),
     # What is looked for here is rare: where a database can index those rows alone, no other pays for it.
-    Index(None, "active", "since", sqlite_where=text("since IS NULL")),
-    Index(None, "whitelisted", sqlite_where=text("whitelisted = 1")),
+    Index(None, "active", "since", **_only("since IS NULL")),
+    Index(None, "whitelisted", **_only("whitelisted = 1")),
 )
 """What is known of an address or network in a jail: its ban, its count, whether it is allowed there.
 
@@ -252,7 +308,7 @@ TOTALS = Table(
 POSITIONS = Table(
     "mcban_position",
     METADATA,
-    Column("id", Integer, primary_key=True),
+    Column("id", BigId, primary_key=True),  # as in `fail2ban_ips`
     _always("host", _words(150)),
     _always("path", _words(LONGEST_PATH)),
     _always("device", BigInteger),

@@ -129,6 +129,12 @@ def _statement(
         lite = sqlite_insert(table)
         values = _values(table, lite.excluded, changed, added)
         return _Statement(dialect, lite.on_conflict_do_update(index_elements=key, set_=values), columns)
+    if dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert  # noqa: PLC0415  # the same
+
+        post = postgresql_insert(table)
+        values = _values(table, post.excluded, changed, added)
+        return _Statement(dialect, post.on_conflict_do_update(index_elements=key, set_=values), columns)
     from sqlalchemy.dialects.mysql import insert as mysql_insert  # noqa: PLC0415  # the same
 
     mysql = mysql_insert(table)

@@ -13,27 +13,36 @@ depends_on = None
 
 MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 BIG_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+FLAG = sa.Boolean().with_variant(sa.SmallInteger, "postgresql")
+WITH_ZONE = sa.TIMESTAMP(timezone=True)
+STAMP = sa.TIMESTAMP().with_variant(WITH_ZONE, "postgresql")
+AT = sa.DateTime().with_variant(WITH_ZONE, "postgresql")
+
+
+def words(length: int) -> sa.String:
+    """Text that PostgreSQL compares by its bytes; MariaDB's tables say so as a whole."""
+    return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
 
 
 def create_jails() -> None:
     op.create_table(
         "fail2ban_jail",
         sa.Column("id", sa.Integer, nullable=False),
-        sa.Column("enabled", sa.Boolean, server_default=sa.text("1")),
-        sa.Column("name", sa.String(150), nullable=False),
+        sa.Column("enabled", FLAG, server_default=sa.text("1")),
+        sa.Column("name", words(150), nullable=False),
         sa.Column("maxretry", sa.Integer, nullable=False),
         sa.Column("findtime", sa.Integer, nullable=False),
         sa.Column("bantime", sa.Integer, nullable=False),
-        sa.Column("port", sa.String(250), nullable=False),
-        sa.Column("filter", sa.String(250), nullable=False),
-        sa.Column("banaction", sa.String(250), server_default="mc-custom", nullable=False),
-        sa.Column("logpath", sa.String(2000), nullable=False),
+        sa.Column("port", words(250), nullable=False),
+        sa.Column("filter", words(250), nullable=False),
+        sa.Column("banaction", words(250), server_default="mc-custom", nullable=False),
+        sa.Column("logpath", words(2000), nullable=False),
         sa.Column("max_count", sa.Integer, server_default=sa.text("3"), nullable=False),
-        sa.Column("send_mail", sa.Boolean, server_default=sa.text("0")),
-        sa.Column("send_mail_bl", sa.Boolean, server_default=sa.text("1")),
-        sa.Column("escalate", sa.Boolean, server_default=sa.text("0"), nullable=False),
+        sa.Column("send_mail", FLAG, server_default=sa.text("0")),
+        sa.Column("send_mail_bl", FLAG, server_default=sa.text("1")),
+        sa.Column("escalate", FLAG, server_default=sa.text("0"), nullable=False),
         sa.Column("v6_prefix", sa.Integer, server_default=sa.text("128"), nullable=False),
-        sa.Column("logtimezone", sa.String(64)),
+        sa.Column("logtimezone", words(64)),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fail2ban_jail")),
         sa.UniqueConstraint("name", name=op.f("uq_fail2ban_jail_name")),
         **MYSQL,
@@ -43,20 +52,25 @@ def create_jails() -> None:
 def create_other_original_tables() -> None:
     op.create_table(
         "fail2ban_ips",
-        sa.Column("id", sa.Integer, nullable=False),
-        sa.Column("ip", sa.String(150), nullable=False),
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("ip", words(150), nullable=False),
         sa.Column("count", sa.Integer, server_default=sa.text("0"), nullable=False),
-        sa.Column("active", sa.Boolean, server_default=sa.text("1")),
-        sa.Column("blacklisted", sa.Boolean, server_default=sa.text("0")),
-        sa.Column("whitelisted", sa.Boolean, server_default=sa.text("0")),
-        sa.Column("jail", sa.String(150), nullable=False),
-        sa.Column("last_hit", sa.TIMESTAMP, server_default=sa.func.current_timestamp(), nullable=True),
-        sa.Column("host", sa.String(150), server_default="", nullable=False),
-        sa.Column("since", sa.DateTime),
-        sa.Column("until", sa.DateTime),
-        sa.Column("reason", sa.String(250)),
+        sa.Column("active", FLAG, server_default=sa.text("1")),
+        sa.Column("blacklisted", FLAG, server_default=sa.text("0")),
+        sa.Column("whitelisted", FLAG, server_default=sa.text("0")),
+        sa.Column("jail", words(150), nullable=False),
+        sa.Column(
+            "last_hit",
+            sa.TIMESTAMP().with_variant(WITH_ZONE, "postgresql"),
+            server_default=sa.func.current_timestamp(),
+            nullable=True,
+        ),
+        sa.Column("host", words(150), server_default="", nullable=False),
+        sa.Column("since", AT),
+        sa.Column("until", AT),
+        sa.Column("reason", words(250)),
         sa.Column("lifted_after", sa.BigInteger),
-        sa.Column("forced", sa.Boolean, server_default=sa.text("0"), nullable=False),
+        sa.Column("forced", FLAG, server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fail2ban_ips")),
         sa.UniqueConstraint("ip", "jail", name=op.f("uq_fail2ban_ips_ip_jail")),
         **MYSQL,
@@ -68,17 +82,22 @@ def create_other_original_tables() -> None:
         "fail2ban_ips",
         ["active", "since"],
         sqlite_where=sa.text("since IS NULL"),
+        postgresql_where=sa.text("since IS NULL"),
     )
     op.create_index(
-        op.f("ix_fail2ban_ips_whitelisted"), "fail2ban_ips", ["whitelisted"], sqlite_where=sa.text("whitelisted = 1")
+        op.f("ix_fail2ban_ips_whitelisted"),
+        "fail2ban_ips",
+        ["whitelisted"],
+        sqlite_where=sa.text("whitelisted = 1"),
+        postgresql_where=sa.text("whitelisted = 1"),
     )
     op.create_table(
         "fail2ban_conf",
         sa.Column("id", sa.Integer, nullable=False),
-        sa.Column("src_email", sa.String(150), server_default="", nullable=False),
-        sa.Column("src_name", sa.String(150), server_default="", nullable=False),
-        sa.Column("dest_email", sa.String(150), server_default="", nullable=False),
-        sa.Column("chain", sa.String(150), server_default="INPUT", nullable=False),
+        sa.Column("src_email", words(150), server_default="", nullable=False),
+        sa.Column("src_name", words(150), server_default="", nullable=False),
+        sa.Column("dest_email", words(150), server_default="", nullable=False),
+        sa.Column("chain", words(150), server_default="INPUT", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fail2ban_conf")),
         **MYSQL,
     )
@@ -87,34 +106,34 @@ def create_other_original_tables() -> None:
 def create_tables_of_our_own() -> None:
     op.create_table(
         "mcban_hit",
-        sa.Column("ip", sa.String(64), nullable=False),
-        sa.Column("jail_group", sa.String(150), nullable=False),
+        sa.Column("ip", words(64), nullable=False),
+        sa.Column("jail_group", words(150), nullable=False),
         sa.Column("id", sa.BigInteger, nullable=False, autoincrement=False),
         sa.Column("at", sa.BigInteger, nullable=False),
-        sa.Column("login", sa.String(250)),
+        sa.Column("login", words(250)),
         sa.PrimaryKeyConstraint("ip", "jail_group", "id", name=op.f("pk_mcban_hit")),
         sqlite_with_rowid=False,
         **MYSQL,
     )
     op.create_table(
         "mcban_total",
-        sa.Column("jail_group", sa.String(150), nullable=False),
+        sa.Column("jail_group", words(150), nullable=False),
         sa.Column("hits", sa.BigInteger, server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("jail_group", name=op.f("pk_mcban_total")),
         **MYSQL,
     )
     op.create_table(
         "mcban_position",
-        sa.Column("id", sa.Integer, nullable=False),
-        sa.Column("host", sa.String(150), nullable=False),
-        sa.Column("path", sa.String(500), nullable=False),
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("host", words(150), nullable=False),
+        sa.Column("path", words(500), nullable=False),
         sa.Column("device", sa.BigInteger, nullable=False),
-        sa.Column("inode", sa.String(20), nullable=False),
+        sa.Column("inode", words(20), nullable=False),
         sa.Column("head_length", sa.Integer, nullable=False),
-        sa.Column("head_hash", sa.String(64), nullable=False),
+        sa.Column("head_hash", words(64), nullable=False),
         sa.Column("read_to", sa.BigInteger, nullable=False),
-        sa.Column("journal_cursor", sa.String(255), server_default="", nullable=False),
-        sa.Column("batch", sa.String(16), server_default="", nullable=False),
+        sa.Column("journal_cursor", words(255), server_default="", nullable=False),
+        sa.Column("batch", words(16), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_position")),
         sa.UniqueConstraint("host", "path", "device", "inode", name=op.f("uq_mcban_position_host_path_device_inode")),
         **MYSQL,
@@ -125,13 +144,13 @@ def create_tables_of_notes() -> None:
     op.create_table(
         "mcban_event",
         sa.Column("id", BIG_ID, nullable=False),
-        sa.Column("at", sa.DateTime, nullable=False),
-        sa.Column("what", sa.String(20), nullable=False),
-        sa.Column("ip", sa.String(150), nullable=False),
-        sa.Column("jail", sa.String(150), nullable=False),
-        sa.Column("until", sa.DateTime),
-        sa.Column("reason", sa.String(250), nullable=False),
-        sa.Column("host", sa.String(150), nullable=False),
+        sa.Column("at", AT, nullable=False),
+        sa.Column("what", words(20), nullable=False),
+        sa.Column("ip", words(150), nullable=False),
+        sa.Column("jail", words(150), nullable=False),
+        sa.Column("until", AT),
+        sa.Column("reason", words(250), nullable=False),
+        sa.Column("host", words(150), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_event")),
         **MYSQL,
     )
@@ -139,17 +158,17 @@ def create_tables_of_notes() -> None:
     op.create_table(
         "mcban_change",
         sa.Column("id", BIG_ID, nullable=False),
-        sa.Column("ip", sa.String(150), server_default="", nullable=False),
-        sa.Column("jail", sa.String(150), server_default="", nullable=False),
+        sa.Column("ip", words(150), server_default="", nullable=False),
+        sa.Column("jail", words(150), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_change")),
         sqlite_autoincrement=True,
         **MYSQL,
     )
     op.create_table(
         "mcban_node",
-        sa.Column("host", sa.String(150), nullable=False),
+        sa.Column("host", words(150), nullable=False),
         sa.Column("addresses", sa.Text, nullable=False),
-        sa.Column("seen", sa.DateTime, nullable=False),
+        sa.Column("seen", AT, nullable=False),
         sa.PrimaryKeyConstraint("host", name=op.f("pk_mcban_node")),
         **MYSQL,
     )
@@ -177,11 +196,20 @@ NOTES = {
 
 
 def create_triggers() -> None:
+    separate = op.get_bind().dialect.name == "postgresql"
     for (table, event), rows in NOTES.items():
-        body = f"INSERT INTO mcban_change (ip, jail) SELECT {' UNION SELECT '.join(rows)};"
-        op.execute(
-            f"CREATE TRIGGER mcban_{table}_{event} AFTER {event.upper()} ON {table} FOR EACH ROW BEGIN {body} END"
-        )
+        name = f"mcban_{table}_{event}"
+        body = f"BEGIN INSERT INTO mcban_change (ip, jail) SELECT {' UNION SELECT '.join(rows)};"
+        if separate:
+            # The body is a function of its own there; it finds our table whatever the writer's search_path is.
+            op.execute(
+                f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT "
+                f"AS $$ {body} RETURN NULL; END $$"
+            )
+            body = f"EXECUTE FUNCTION {name}()"
+        else:
+            body += " END"
+        op.execute(f"CREATE TRIGGER {name} AFTER {event.upper()} ON {table} FOR EACH ROW {body}")
 
 
 def check_beforehand() -> None:
@@ -217,7 +245,7 @@ def insert_shipped_jails() -> None:
     rows = []
     for group in ladder.SHIPPED:
         common = {
-            "enabled": True,
+            "enabled": 1,
             "port": group.port,
             "filter": group.filter,
             "banaction": "mc-custom",
@@ -250,8 +278,11 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    separate = op.get_bind().dialect.name == "postgresql"
     for table, event in NOTES:
-        op.execute(f"DROP TRIGGER mcban_{table}_{event}")
+        op.execute(f"DROP TRIGGER mcban_{table}_{event}" + (f" ON {table}" if separate else ""))
+        if separate:
+            op.execute(f"DROP FUNCTION mcban_{table}_{event}()")
     for table in ("turn", "node", "change", "event", "position", "total", "hit"):
         op.drop_table(f"mcban_{table}")
     for table in ("conf", "ips", "jail"):

@@ -27,7 +27,7 @@ from tests.mariadb import Server
         ("[database]\nurl = 5", "database.url: 5 is no text"),
         ("[database]\nurl = 'nonsense'", "database.url"),
         ("[database]\nurl = 'mysql+nodriver://u:secret@h/d'", "database.url"),
-        ("[database]\nurl = 'postgresql://u:secret@h/d'", "database.url"),
+        ("[database]\nurl = 'oracle://u:secret@h/d'", "database.url"),
         ("[database]\nurl = 'sqlite:///:memory:'", "database.url"),
         ("[log]\nlevel = 'loud'", "log.level: 'loud' is none of debug, info, warning, error"),
         ("[firewall]\nchains = []", "firewall.chains"),

@@ -234,9 +234,10 @@ def test_old_decisions_are_dropped(context: Context, machine: Machine) -> None:
 
 @pytest.mark.parametrize("login", ["'; DROP TABLE fail2ban_ips; --", "\\", "\0", '"', "%s %(x)s :x"])
 def test_a_login_name_is_never_sql(context: Context, login: str) -> None:
-    """Nor is the name of a group."""
+    """Nor is the name of a group. PostgreSQL keeps a sign for NUL."""
     record(context, [Hit(NOON, IP, "mc-exim", login), Hit(NOON, IP, login)])
-    assert context.database.read(lambda t: t.hits.logins(IP)) == {"mc-exim": [login]}
+    (kept,) = context.database.read(lambda t: t.hits.logins(IP))["mc-exim"]
+    assert kept in {login, login.replace("\0", "\N{SYMBOL FOR NULL}")}
     assert context.database.read(lambda t: t.hits.totals()) == {"mc-exim": 1}
 
 

@@ -1,4 +1,4 @@
-"""The schema: the same on both databases, made and checked by the migrations alone."""
+"""The schema: the same on every database, made and checked by the migrations alone."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_database_of_the_original_is_refused_and_left_as_it_is(database: Datab
 
 
 def test_the_originals_insert_works_as_it_stands(request: pytest.FixtureRequest, any_database: str) -> None:
-    """Typed into the mariadb client, and into sqlite3."""
+    """Typed into the mariadb client, into psql, and into sqlite3."""
     if any_database.startswith("sqlite"):
         file = any_database.removeprefix("sqlite:///")
         if shutil.which("sqlite3"):
@@ -151,7 +151,7 @@ def test_the_originals_insert_works_as_it_stands(request: pytest.FixtureRequest,
             with sqlite3.connect(file) as connection:
                 connection.execute(INSERT)
     else:
-        server: Server = request.getfixturevalue("mariadb")
+        server = request.getfixturevalue("mariadb" if any_database.startswith("mysql") else "postgresql")
         server.sql(any_database, INSERT)
     database = Database(any_database)
     (row,) = database.read(lambda t: [row for row in t.jails.all() if row.name == "my-jail"])
@@ -166,7 +166,11 @@ def test_the_originals_insert_works_as_it_stands(request: pytest.FixtureRequest,
         ("mysql+pymysql://u:secret@127.0.0.1:9/x", DatabaseError, 69),
         ("mysql+pymysql://u:secret@localhost/x?unix_socket=/nowhere/s", DatabaseError, 69),
         ("sqlite:////nowhere/mcban.sqlite", DatabaseError, 69),
-        ("postgresql://u:secret@h/x", ConfigError, 78),
+        ("postgresql://u:secret@127.0.0.1:9/x", DatabaseError, 69),
+        ("postgresql+psycopg://u:secret@/x?host=/nowhere", DatabaseError, 69),
+        ("oracle://u:secret@h/x", ConfigError, 78),
+        ("postgresql+psycopg2://u:secret@h/x", ConfigError, 78),
+        ("mysql://u:half@secret@h/x", ConfigError, 78),
         ("mysql+nosuch://u:secret@h/x", ConfigError, 78),
         ("u:secret@h/x", ConfigError, 78),
         ("mysql://u:secret@h:port/x", ConfigError, 78),

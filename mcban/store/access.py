@@ -1,0 +1,93 @@
+"""How the database is reached: its URLs, the password, TLS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import URL
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from mcban.errors import ConfigError, printable
+
+TLS_MODES = ("off", "required", "verify")
+_DRIVERS = {
+    "sqlite": "pysqlite",
+    "mysql": "pymysql",
+    "mariadb": "pymysql",
+    "postgresql": "psycopg",
+}
+_SECRET = re.compile(r"passw(or)?d|secret", re.IGNORECASE)
+"""Options in a URL that hold a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What opens a database. Several URLs are nodes of one cluster: the first that answers is used."""
+
+    urls: Sequence[str]
+    password: str | None = field(default=None, repr=False)
+    """Stands in for the one in the URLs."""
+    tls: str = "off"
+    """off: none; required: encrypted, whoever the server is; verify: and its certificate is one for its name."""
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    """Files: whose certificates are believed (None: those of the system), and what proves who we are."""
+
+    def parsed(self) -> list[URL]:
+        """The URLs. Raises ConfigError, without showing what may be a password, for what cannot be used."""
+        urls = [self._parsed(url) for url in self.urls]
+        names = {url.get_backend_name() for url in urls}
+        if len(urls) > 1 and (len(names) > 1 or "sqlite" in names):
+            raise ConfigError("database.url: several URLs are the nodes of one cluster, all MariaDB or all PostgreSQL")
+        return urls
+
+    def _parsed(self, text: str) -> URL:
+        try:
+            url = make_url(text)
+            name = url.get_backend_name()
+        except (ArgumentError, ValueError) as error:
+            raise _no_url(type(error).__name__) from None
+        if name not in _DRIVERS:
+            raise ConfigError(
+                f"database.url: {printable(name)} is not supported: use SQLite, MariaDB (mysql+pymysql://…) or "
+                "PostgreSQL (postgresql+psycopg://…)"
+            )
+        if url.drivername not in {name, f"{name}+{_DRIVERS[name]}"}:
+            raise ConfigError(
+                f"database.url: there is no driver {printable(url.drivername)}: write {name}+{_DRIVERS[name]}://…"
+            )
+        if "@" in (url.host or ""):
+            raise ConfigError("database.url: what stands after the first @ is no host: write an @ in a password as %40")
+        url = url.set(drivername=f"{name}+{_DRIVERS[name]}")
+        return url if self.password is None or name == "sqlite" else url.set(password=self.password)
+
+
+def shown(url: URL) -> str:
+    """A URL fit to be seen: its passwords are three stars."""
+    hidden = {key: "***" for key in url.query if _SECRET.search(key)}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True) if hidden else _render(url)
+
+
+def _render(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def host_of(url: URL) -> str | None:
+    """The name or address of a URL's server, None for a file or a socket."""
+    if url.get_backend_name() == "sqlite" or "unix_socket" in url.query:
+        return None
+    asked: Any = url.host or url.query.get("hostaddr") or url.query.get("host")
+    host = asked if isinstance(asked, str) else None
+    return None if not host or host.startswith(("/", "@")) else host
+
+
+def _no_url(why: str) -> ConfigError:
+    return ConfigError(
+        "database.url is no usable SQLAlchemy URL: write sqlite:////PATH, mysql+pymysql://USER:PASSWORD@HOST/DB or "
+        f"postgresql+psycopg://USER:PASSWORD@HOST/DB ({why})"
+    )

@@ -1,0 +1,178 @@
+"""What a driver's error means, by its number and never by its text: what to do about it, and how it is said."""
+
+from __future__ import annotations
+
+import sqlite3
+from enum import Enum, auto
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from mcban.errors import ConfigError, DatabaseError, DataError, McbanError, NoPermissionError, printable
+
+
+class Kind(Enum):
+    """What went wrong."""
+
+    AGAIN = auto()
+    """A deadlock, a lock that was waited for in vain, a cluster's other node was first: the server undid the
+    transaction and wants it again."""
+    LOST = auto()
+    """The connection ended, or the server is going or coming."""
+    UNREADY = auto()
+    """A Galera node that has no cluster."""
+    READ_ONLY = auto()
+    """A replica, or a server that somebody set read-only."""
+    UNREACHED = auto()
+    """Nobody answers."""
+    REFUSED = auto()
+    NO_TABLE = auto()
+    NO_TRIGGERS = auto()
+    DENIED = auto()
+    NO_FILE = auto()
+    FULL = auto()
+    DISK = auto()
+    NO_TLS = auto()
+    OTHER = auto()
+
+
+PASSING = {Kind.LOST, Kind.UNREADY, Kind.READ_ONLY}
+"""What another try, or another node of the cluster, may find over."""
+
+_MYSQL = {
+    1020: Kind.AGAIN,  # the row changed since the transaction's snapshot: newer releases, clusters
+    1205: Kind.AGAIN,
+    1213: Kind.AGAIN,
+    1040: Kind.LOST,  # too many connections
+    1053: Kind.LOST,  # shutting down
+    1203: Kind.LOST,  # too many connections of this user
+    1927: Kind.LOST,  # killed
+    2006: Kind.LOST,
+    2013: Kind.LOST,
+    2055: Kind.LOST,
+    1047: Kind.UNREADY,
+    1290: Kind.READ_ONLY,
+    1836: Kind.READ_ONLY,
+    2002: Kind.UNREACHED,
+    2003: Kind.UNREACHED,
+    2026: Kind.NO_TLS,
+    3159: Kind.NO_TLS,  # the server takes no connection without TLS
+    1044: Kind.REFUSED,
+    1045: Kind.REFUSED,
+    1142: Kind.REFUSED,
+    1227: Kind.REFUSED,
+    1370: Kind.REFUSED,
+    1698: Kind.REFUSED,
+    1054: Kind.NO_TABLE,
+    1146: Kind.NO_TABLE,
+    1419: Kind.NO_TRIGGERS,
+    1021: Kind.FULL,
+    1114: Kind.FULL,
+}
+# SQLSTATE, whole or its class.
+_POSTGRESQL = {
+    "40001": Kind.AGAIN,
+    "40P01": Kind.AGAIN,
+    "55P03": Kind.AGAIN,  # waited for a lock for longer than lock_timeout
+    "08": Kind.LOST,
+    "57P": Kind.LOST,  # shutting down, crashed, starting
+    "53300": Kind.LOST,  # too many connections
+    "25006": Kind.READ_ONLY,
+    "28": Kind.REFUSED,
+    "42501": Kind.REFUSED,
+    "42P01": Kind.NO_TABLE,
+    "42703": Kind.NO_TABLE,
+    "53100": Kind.FULL,
+    "58030": Kind.DISK,
+}
+_SQLITE = {
+    sqlite3.SQLITE_BUSY: Kind.AGAIN,
+    sqlite3.SQLITE_LOCKED: Kind.AGAIN,
+    sqlite3.SQLITE_READONLY: Kind.DENIED,
+    sqlite3.SQLITE_PERM: Kind.DENIED,
+    sqlite3.SQLITE_AUTH: Kind.DENIED,
+    sqlite3.SQLITE_CANTOPEN: Kind.NO_FILE,
+    sqlite3.SQLITE_FULL: Kind.FULL,
+    sqlite3.SQLITE_IOERR: Kind.DISK,
+}
+
+
+def kind_of(error: BaseException) -> Kind:
+    """What `error` means, a driver's or SQLAlchemy's wrapping of one."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(original, sqlite3.Error):
+        return _sqlite_kind(original)
+    if type(original).__module__.partition(".")[0] == "psycopg":
+        return _postgresql_kind(original)
+    arguments = getattr(original, "args", ())
+    number = arguments[0] if arguments and isinstance(arguments[0], int) else None
+    if number == 2003 and "CERTIFICATE_VERIFY_FAILED" in str(original):
+        return Kind.NO_TLS
+    return Kind.OTHER if number is None else _MYSQL.get(number, Kind.OTHER)
+
+
+def _sqlite_kind(error: sqlite3.Error) -> Kind:
+    full = getattr(error, "sqlite_errorcode", None)
+    code = None if full is None else full & 0xFF  # the extended codes refine the low byte
+    if code == sqlite3.SQLITE_ERROR and "no such" in str(error):
+        return Kind.NO_TABLE
+    return Kind.OTHER if code is None else _SQLITE.get(code, Kind.OTHER)
+
+
+def _postgresql_kind(error: BaseException | None) -> Kind:
+    state = getattr(error, "sqlstate", None)
+    if state is None:
+        return _unconnected_kind(error)
+    return next((_POSTGRESQL[key] for key in (state, state[:3], state[:2]) if key in _POSTGRESQL), Kind.OTHER)
+
+
+def _unconnected_kind(error: BaseException | None) -> Kind:
+    """libpq gives no number for a connection that was not made: how far it came tells what it was."""
+    connection = getattr(error, "pgconn", None)
+    if connection is None:
+        return Kind.OTHER
+    said = bytes(connection.error_message)
+    if b"SSL" in said or b"certificate" in said:
+        return Kind.NO_TLS
+    if connection.used_password or connection.needs_password:
+        return Kind.REFUSED
+    return Kind.LOST if connection.server_version else Kind.UNREACHED
+
+
+def translated(error: SQLAlchemyError, shown: str) -> McbanError:
+    """The error as ours, `shown` being the database's URL without its password."""
+    kind, said = kind_of(error), _said(error)
+    if kind is Kind.DENIED:
+        return NoPermissionError(f"no permission to write {shown}: run as root, or as the file's owner")
+    if kind is Kind.NO_TABLE:
+        return ConfigError(f"{shown} lacks a table or column ({said}): run `mcban db upgrade`")
+    if kind is Kind.NO_TRIGGERS:
+        return NoPermissionError(
+            f"{shown} keeps a binary log and lets only an administrator make triggers: run "
+            "`mcban db upgrade` once with an administrator's URL, or SET GLOBAL log_bin_trust_function_creators=1"
+        )
+    return DatabaseError(_SENTENCES.get(kind, "{} cannot be used: {}").format(shown, said))
+
+
+_SENTENCES = {
+    Kind.NO_FILE: "{} cannot be opened: does the folder exist, and may you write there?",
+    Kind.REFUSED: "{} refuses us ({}): check user, password and grants",
+    Kind.AGAIN: "{} cannot be used: another transaction kept it locked ({})",
+    Kind.UNREADY: "{} cannot be used: this node is cut off from its Galera cluster ({})",
+    Kind.READ_ONLY: "{} cannot be used: it takes no writes, being a replica or set read-only ({})",
+    Kind.FULL: "{} cannot be used: its disk is full ({}): make room there",
+    Kind.DISK: "{} cannot be used: its disk fails to read or write ({}): look at the kernel's log",
+    Kind.NO_TLS: "{} cannot be used: no TLS as database.tls wants it ({})",
+}
+
+
+def _said(error: SQLAlchemyError) -> str:
+    original = error.orig if isinstance(error, DBAPIError) else error
+    diagnosis = getattr(original, "diag", None)  # psycopg's: without the statement and an arrow below it
+    said = getattr(diagnosis, "message_primary", None) or str(original)
+    return printable(" ".join(said.split()), 200)
+
+
+def no_text(error: UnicodeEncodeError) -> DataError:
+    """Bytes that are no UTF-8 reach us as lone surrogates, which no database takes."""
+    shown = printable(error.object[max(0, error.start - 30) : error.end + 30])
+    return DataError(f"{shown} is no valid UTF-8: the database cannot hold it")
