@@ -44,6 +44,7 @@ class Config:
     poll_interval: float = 0.25
     read_new_logs: str = "beginning"
     keep_events: int = 31_536_000
+    local_copy: bool = True
 
     @property
     def url(self) -> str:
@@ -233,6 +234,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "engine.sync_interval": ("sync_interval", _duration(1, 8)),
     "engine.poll_interval": ("poll_interval", _interval(0.1, 5)),
     "engine.read_new_logs": ("read_new_logs", _one_of("beginning", "end")),
+    "engine.local_copy": ("local_copy", _truth),
     "engine.keep_events": ("keep_events", _duration(86_400, 10 * 31_536_000)),
 }
 """Key in the file to field and check."""

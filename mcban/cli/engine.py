@@ -11,11 +11,12 @@ import click
 
 from mcban.cli.output import context_of, plural
 from mcban.cli.progress import Progress
-from mcban.errors import DataError
+from mcban.errors import DatabaseError, DataError
 from mcban.service.context import Context
+from mcban.service.local_copy import age_of
 from mcban.service.sources import find_sources
 from mcban.service.world import load_world
-from mcban.wiring import open_state
+from mcban.wiring import open_database, open_state
 
 
 @click.command()
@@ -31,7 +32,10 @@ def run(ctx: click.Context, once: bool) -> int:
     from mcban.daemon.presence import Presence  # noqa: PLC0415
     from mcban.daemon.signals import Signals, tell_systemd  # noqa: PLC0415
 
-    context = context_of(ctx)
+    context = context_of(ctx, database=False)
+    unreachable = None if once else _reach(context)
+    if once:
+        open_database(context)
     with Progress(0, wanted=once) as progress:
         _log_to_stderr(context.config.log_level, progress)
         log = logging.getLogger("mcban")
@@ -47,7 +51,7 @@ def run(ctx: click.Context, once: bool) -> int:
             else:
                 log.warning("firewall %s: decides and records, touches no kernel", context.firewall.name)
             engine = Engine(context, presence)
-            engine.start()
+            engine.start(unreachable)
             if once:
                 if not engine.read_to_end(signals, progress):
                     log.warning("stopped before the end of the logs; the rest is read next time")
@@ -61,6 +65,18 @@ def run(ctx: click.Context, once: bool) -> int:
             return 0
         finally:
             presence.leave()
+
+
+def _reach(context: Context) -> DatabaseError | None:
+    """The error, when the database cannot be reached, and there is something to start from without it; else it is
+    raised."""
+    try:
+        open_database(context)
+    except DatabaseError as error:
+        if age_of(context.config.state_dir, context.now) is None or not context.config.local_copy:
+            raise
+        return error
+    return None
 
 
 def _check_all_read(context: Context, broken: list[str]) -> None:

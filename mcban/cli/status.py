@@ -11,6 +11,7 @@ from mcban.core.duration import about, format_duration
 from mcban.daemon.presence import EngineView, look
 from mcban.errors import McbanError, NoPermissionError, UsageError, printable
 from mcban.service.context import Context
+from mcban.service.local_copy import age_of
 from mcban.service.report import JailLine, Overview, overview
 from mcban.wiring import open_database
 
@@ -28,8 +29,8 @@ def status(ctx: click.Context, name: str | None, as_json: bool) -> int:
     engine, forbidden = _look(context)
     seen, trouble = _overview(context, name)
     document = {
-        "engine": {"running": None, "error": str(forbidden)} if forbidden else _engine(engine),
-        "database": {"url": context.database.shown_url, "error": trouble or None},
+        "engine": {"running": None, "error": str(forbidden)} if forbidden else _engine(engine, context.now),
+        "database": _database(context, engine, trouble),
         "firewall": {
             "backend": context.firewall.name,
             "enforces": context.firewall.enforces,
@@ -67,10 +68,18 @@ def _overview(context: Context, name: str | None) -> tuple[Overview, str]:
         return Overview((), ()), str(error)
 
 
-def _engine(engine: EngineView) -> dict[str, Any]:
+SILENCE = 60
+"""Seconds without a word from the engine that are odd: it says how it is every few."""
+
+
+def _engine(engine: EngineView, now: int) -> dict[str, Any]:
     if not engine.running:
         return {"running": False}
     said = engine.said
+    troubles = list(said.get("troubles", []))
+    at = said.get("at")
+    if isinstance(at, int) and now - at > SILENCE:
+        troubles.append(f"it has said nothing for {about(now - at)}: is the disk of the state directory full?")
     return {
         "running": True,
         "pid": engine.pid,
@@ -78,8 +87,40 @@ def _engine(engine: EngineView) -> dict[str, Any]:
         "node": said.get("node"),
         "since": rfc3339(said.get("since")),
         "firewall": said.get("firewall"),
-        "troubles": said.get("troubles", []),
+        "troubles": troubles,
     }
+
+
+def _database(context: Context, engine: EngineView, trouble: str) -> dict[str, Any]:
+    """What we see of it, and what the engine does: it may have been cut off from a database that we reach."""
+    said = engine.said.get("database", {}) if engine.running else {}
+    age = age_of(context.config.state_dir, context.now)
+    return {
+        "url": context.database.shown_url,
+        "error": trouble or None,
+        "away_since": rfc3339(said.get("away_since")),
+        "trouble": said.get("trouble") or None,
+        "started_from_copy_of": rfc3339(said.get("started_from_copy_of")),
+        "copy_of": None if age is None else rfc3339(context.now - age),
+    }
+
+
+def _print_database(context: Context, database: dict[str, Any], engine: EngineView) -> None:
+    click.echo(f"database  {printable(context.database.shown_url, 400)}")
+    if database["error"]:
+        click.echo(f"trouble   {printable(database['error'], 400)}")
+    said = engine.said.get("database", {}) if engine.running else {}
+    if database["away_since"]:
+        length = about(max(0, context.now - said["away_since"]))
+        click.echo(
+            f"trouble   the engine has been without it for {length}: {printable(database['trouble'] or '', 400)}"
+        )
+    if database["started_from_copy_of"]:
+        length = about(max(0, context.now - said["started_from_copy_of"]))
+        click.echo(f"trouble   it was started without it: jails and bans are those of {length} ago")
+    if database["copy_of"] and (database["error"] or database["away_since"]):
+        length = about(age_of(context.config.state_dir, context.now) or 0)
+        click.echo(f"copy      what is known without it is as of {length} ago")
 
 
 def _jail(line: JailLine, seen: Overview) -> dict[str, Any]:
@@ -122,10 +163,7 @@ def _print(context: Context, engine: EngineView, document: dict[str, Any], seen:
         click.echo(f"engine    runs (process {engine.pid}{for_long})")
     else:
         click.echo(f"engine    does not run on {context.config.state_dir}")
-    click.echo(f"database  {printable(context.database.shown_url, 400)}")
-    error = document["database"]["error"]
-    if error:
-        click.echo(f"trouble   {printable(error, 400)}")
+    _print_database(context, document["database"], engine)
     quiet = "" if context.firewall.enforces else ": decides and records, touches no kernel"
     click.echo(f"firewall  {context.firewall.name}{quiet}")
     for said in document["engine"].get("troubles", []):

@@ -17,12 +17,13 @@ from typing import Any
 
 from mcban import __version__
 from mcban.core.duration import about
-from mcban.core.model import FOREVER, Ban
 from mcban.core.plan import Plan
+from mcban.daemon.asking import Asking
+from mcban.daemon.bridge import Bridge, describe
 from mcban.daemon.presence import Presence
 from mcban.daemon.reading import Onlooker, Pending, Reading
 from mcban.daemon.signals import Signals, tell_systemd
-from mcban.errors import DatabaseError, McbanError, RefusedError, printable
+from mcban.errors import DatabaseError, FirewallError, McbanError, RefusedError, UnavailableError, printable
 from mcban.firewall.base import IncompleteError, Refusal
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed, News, look_up
@@ -31,7 +32,8 @@ from mcban.service.drift import DriftWatch
 from mcban.service.memory import Memory
 from mcban.service.record import record
 from mcban.service.sources import Intake, find_sources
-from mcban.service.sync import Outcome, enforce, restore, sync
+from mcban.service.sync import Outcome, enforce, sync
+from mcban.wiring import open_database
 
 log = logging.getLogger("mcban")
 
@@ -42,8 +44,12 @@ COMMIT_EVERY = 1.0
 LOOK_EVERY = 1.0
 """Seconds between two looks for lists whose turn it is to have their entries looked at."""
 PURGE_EVERY = 60.0
-LONGEST_PAUSE = 10.0
-"""Seconds between two tries while the database is away, at the most."""
+SLOW = 5.0
+"""Seconds without an answer from the database after which that is told."""
+GLANCE = 0.1
+"""Seconds between two looks while the database is away."""
+LAST_WORD = 2.0
+"""Seconds for which the end waits for one."""
 
 
 class Engine:
@@ -60,27 +66,42 @@ class Engine:
         self._faults: list[Fault] = []
         self._told_faults: set[str] = set()
         self._due: dict[str, float] = {}
-        self._pause = 0.0
-        self._read_again = 0.0
+        self._bridge = Bridge(context)
+        self._signals: Signals | None = None
+        self._begun = False
+        self._restore_at = 0.0
         self._world: World
         self._feed: ChangeFeed
         self._reading: Reading
 
-    def start(self) -> None:
-        """Be ready: jails taken over, bans in the kernel, logs open. Raises what makes that impossible."""
-        context = self._context
-        context.firewall.read(())  # a missing permission is said before anything is changed
+    def start(self, unreachable: DatabaseError | None = None) -> None:
+        """Be ready: jails taken over, bans in the kernel, logs open. Raises what makes that impossible.
+
+        Where the database is `unreachable`, or takes no changes, what is known without it is enforced, and the rest
+        follows when it is back; the error is raised when nothing is known.
+        """
+        self._context.firewall.read(())  # a missing permission is said before anything is changed
+        if unreachable is None:
+            self._begin()
+        else:
+            self._world = self._bridge.start(unreachable)
+        self._publish()
+
+    def _begin(self) -> None:
+        """Start on a database that answers."""
+        context, first = self._context, self._bridge.known is None
         self._feed = context.database.glance(ChangeFeed)
         upkeep.announce(context)
         self._world, said = upkeep.take_over(context)
         self._say(said)
         upkeep.expire(context)
-        try:
-            self._mend(first=True)
-        except RefusedError as error:
-            log.error("%s", error)  # the bans of the kernel stand; said again until somebody decides
+        if first:
+            try:
+                self._mend(first=True)
+            except RefusedError as error:
+                log.error("%s", error)  # the bans of the kernel stand; said again until somebody decides
         self._reading = Reading(context, self._find_sources())
-        self._publish()
+        self._begun = True
 
     @property
     def broken(self) -> list[str]:
@@ -97,41 +118,37 @@ class Engine:
             "look": (LOOK_EVERY, self._look),
             "purge": (PURGE_EVERY, self._purge),
         }
+        self._signals = signals
+        self._context.database.conduct = Asking(self._meanwhile)
+        while not self._begun and not signals.stop:
+            self._go_on_without()
+        if signals.stop:
+            return
         self._reading.warm_up()
-        self._guarded(self._tend)
+        if not self._catching_up(busy=True):
+            self._guarded(self._tend)
         now = time.monotonic()
         self._due = {name: now + every for name, (every, _) in timers.items()}
         with selectors.DefaultSelector() as selector:
             selector.register(self._reading.fileno(), selectors.EVENT_READ)
             selector.register(signals.fileno(), selectors.EVENT_READ)
             while not signals.stop:
-                busy = self._read_when_possible()
+                if self._bridge.outage is not None:
+                    self._go_on_without()
+                    continue
+                busy = self._guarded(self._read_some) is True
                 if signals.reload:
                     signals.reload = False
                     self._guarded(self._reload)
+                waiting = self._catching_up(busy=busy)
                 for name, (every, action) in timers.items():
-                    if time.monotonic() >= self._due[name] and not signals.stop:
+                    if time.monotonic() >= self._due[name] and not signals.stop and name not in waiting:
                         self._due[name] = time.monotonic() + every
                         self._guarded(action)
-                if busy or signals.stop:
+                if busy or signals.stop or self._bridge.outage is not None:
                     continue
-                if self._pause:
-                    time.sleep(min(0.1, self._pause))  # logs may grow meanwhile: they are not waited for
-                else:
-                    selector.select(max(0.0, min(self._due.values()) - time.monotonic()))
-                    signals.drain()
-
-    def _read_when_possible(self) -> bool:
-        """Read, unless what was read before cannot be written yet; returns whether there may be more at once."""
-        if time.monotonic() < self._read_again:
-            return False
-        more = self._guarded(self._read_some) is True
-        if self._read_some.__name__ in self._troubles:
-            self._pause = min(max(self._pause * 2, 0.2), LONGEST_PAUSE)
-            self._read_again = time.monotonic() + self._pause
-        else:
-            self._pause = 0.0
-        return more
+                selector.select(max(0.0, min(self._due.values()) - time.monotonic()))
+                signals.drain()
 
     def read_to_end(self, signals: Signals, onlooker: Onlooker | None = None) -> bool:
         """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong; returns False
@@ -155,8 +172,11 @@ class Engine:
     def stop(self, *, keep: bool) -> None:
         """Commit what was read; take everything of ours out of the kernel unless `keep`."""
         tell_systemd("STOPPING=1")
-        self._guarded(self._commit)
-        self._reading.close()
+        if self._begun:
+            self._guarded(self._commit)
+            self._bridge.keep(self._reading.positions, last=True)
+            self._reading.close()
+        self._bridge.close()
         if not keep:
             self._context.firewall.remove(list(self._world.book.jails))
         log.info("stopped%s", "; lists and rules stay in the kernel" if keep else "; lists and rules are taken down")
@@ -188,8 +208,9 @@ class Engine:
         again, pending.offered = pending.offered, True
         done = record(self._context, pending.hits, read, finished, self._memory, batch=pending.name, again=again)
         self._reading.pending = Pending()
+        self._bridge.counted(pending.hits)
         self._feed.pass_over(done.noted)
-        if not done.bans:
+        if not done.records:
             return
         outcome, problem = Outcome(Plan()), None
         try:
@@ -197,7 +218,8 @@ class Engine:
         except McbanError as error:
             problem = error
         finally:  # told afterwards: the attacker has no time to lose
-            log.warning("%s", "\n".join(describe(ban, self._context.now) for ban in done.bans))
+            if done.bans:
+                log.warning("%s", "\n".join(describe(ban, self._context.now) for ban in done.bans))
         self._note(outcome)
         if problem:
             log.error("%s; lists are mended next", problem)
@@ -205,11 +227,86 @@ class Engine:
             self._drift.doubt()
             self._due["sync"] = 0.0
 
+    # While SQL is away, or takes long
+
+    def _go_on_without(self) -> None:
+        """One turn of the loop while SQL is away: look out, mend what others flush, try again when that is due."""
+        outage = self._bridge.outage
+        more = self._watch_alone()
+        if outage is not None and time.monotonic() >= outage.again_at:
+            self._guarded(self._try_again)
+        elif not more and self._bridge.lookout is not None:
+            self._bridge.lookout.wait(GLANCE)
+        elif not more:
+            time.sleep(GLANCE)
+
+    def _watch_alone(self) -> bool:
+        more = self._guarded(self._look_out) is True
+        if time.monotonic() >= self._restore_at:
+            self._restore_at = time.monotonic() + self._context.config.sync_interval
+            self._guarded(self._restore)
+            self._publish()
+        return more
+
+    def _look_out(self) -> bool:
+        reading = self._reading if self._begun else None
+        known = self._bridge.known
+        positions = reading.positions if reading else known.positions if known else []
+        outcome, more = self._bridge.watch(positions, reading.pending.hits if reading else (), READING_SLICE)
+        self._tell_refusals(outcome)
+        return more
+
+    def _restore(self) -> None:
+        self._tell_refusals(self._bridge.restore())
+
+    def _meanwhile(self, waited: float) -> None:
+        """An answer takes long. Nothing here may ask SQL."""
+        if self._signals is not None and self._signals.stop and waited > LAST_WORD:
+            raise DatabaseError(f"{self._context.database.shown_url} did not answer before the end")
+        if waited > SLOW and self._bridge.outage is None:
+            self._bridge.failed(f"{self._context.database.shown_url} has not answered for {about(int(SLOW))}")
+        if not self._watch_alone():
+            time.sleep(0.01)
+
+    def _try_again(self) -> None:
+        """Write what waits; that it can be written is the end of the fault."""
+        try:
+            if not self._begun:
+                open_database(self._context)
+                self._begin()
+            elif self._reading.pending:
+                self._commit()
+            else:
+                upkeep.announce(self._context)
+        except FirewallError:
+            raise
+        except McbanError as error:
+            self._bridge.failed(str(error))
+            return
+        self._bridge.over()
+        self._troubles.clear()
+        self._drift.doubt()
+        self._publish()
+
+    def _catching_up(self, *, busy: bool) -> set[str]:
+        """What waits until the logs are read for SQL as far as they were without it: else attackers would be let in
+        for a moment."""
+        lookout = self._bridge.lookout
+        if lookout is not None and lookout.watching and self._bridge.outage is None:
+            self._bridge.over()  # an answer took long, and came
+        if self._bridge.catching_up(more=busy):
+            return {"sync", "look", "purge"}
+        return set()
+
     # What is due now and then
 
     def _commit_positions(self) -> None:
+        """And the copy with them, so that it is never far behind."""
         self._commit()
         self._reading.tell()
+        trouble = self._bridge.keep(self._reading.positions)
+        if trouble:
+            raise UnavailableError(trouble)
 
     def _poll(self) -> None:
         """Take over what others changed."""
@@ -238,9 +335,6 @@ class Engine:
             upkeep.expire(self._context)
             if self._drift.drifted(self._context, time.monotonic()):
                 self._mend(drifted=True)
-        except DatabaseError:
-            self._restore()
-            raise
         finally:
             self._publish()
 
@@ -253,18 +347,6 @@ class Engine:
         for line in outcome.exchanged:
             log.warning("mended: %s", line)
         self._note(outcome)
-
-    def _restore(self) -> None:
-        """While SQL is away: put back what somebody took out of the kernel, as far as the last full look knows it."""
-        aim = self._drift.last_aim
-        if aim is None:
-            return
-        glance = self._context.firewall.glance(list(aim.wanted.entries))
-        if glance.whole and all(glance.counts.get(jail, 0) for jail, ends in aim.wanted.entries.items() if ends):
-            return
-        done = restore(self._context, aim)
-        for line in (*done.missing, *done.exchanged):
-            log.warning("mended while the database is away: %s", line)
 
     def _purge(self) -> None:
         world, (self._world, said) = self._world, upkeep.take_over(self._context, self._world)
@@ -291,6 +373,7 @@ class Engine:
         self._drift.doubt()
         outcome = sync(self._context)
         self._drift.synced(self._context, outcome, time.monotonic())
+        self._bridge.synced(self._world, outcome)
         if not first:
             for line in (*outcome.missing, *(outcome.exchanged if drifted else ())):
                 log.warning("mended: %s", line)
@@ -303,6 +386,10 @@ class Engine:
             raise RefusedError(outcome.withheld)
 
     def _note(self, outcome: Outcome) -> None:
+        self._bridge.note(outcome)
+        self._tell_refusals(outcome)
+
+    def _tell_refusals(self, outcome: Outcome) -> None:
         if outcome.refusals:
             self._drift.doubt()
         for refusal in outcome.refusals:
@@ -332,6 +419,8 @@ class Engine:
         try:
             result = action()
         except McbanError as error:
+            if self._is_away(error):
+                return None
             if isinstance(error, IncompleteError):
                 self._note(Outcome(Plan(), refusals=error.refused))
             if str(error) not in self._troubles.values():
@@ -342,6 +431,9 @@ class Engine:
             place = traceback.extract_tb(error.__traceback__)[-1]
             said = f"a defect of mcban, please report it: {type(error).__name__}: {printable(str(error))} in {name} ("
             said += f"{Path(place.filename).name}:{place.lineno})"
+            if self._begun and self._reading.pending.offered:
+                self._bridge.failed(said)
+                return None
             if said not in self._troubles.values():
                 log.error("%s", said)
             self._troubles[name] = said
@@ -351,6 +443,23 @@ class Engine:
         if over is not None and over not in self._troubles.values():
             log.info("over: %s", over)
         return result
+
+    def _is_away(self, error: McbanError) -> bool:
+        """Whether the error means that nothing can be written. What fails while hits are written is a trouble like
+        any other."""
+        if self._begun and self._reading.pending.offered:
+            self._bridge.failed(str(error))
+            return True
+        if not isinstance(error, DatabaseError):
+            return False
+        if self._bridge.outage is None:
+            try:
+                upkeep.announce(self._context)
+            except McbanError:
+                self._bridge.failed(str(error))
+            else:
+                return False
+        return True
 
     # What it says
 
@@ -369,19 +478,9 @@ class Engine:
                 "firewall": self._context.firewall.name,
                 "enforces": self._context.firewall.enforces,
                 "troubles": sorted(set(self._troubles.values())),
+                "database": self._bridge.status(),
                 "faults": [asdict(fault) for fault in self._faults],
                 "not_enforced": [asdict(refusal) for refusal in self._refusals],
-                "logs": [asdict(status) for status in self._reading.status()],
+                "logs": [asdict(status) for status in (self._reading.status() if self._begun else self._bridge.logs())],
             }
         )
-
-
-def describe(ban: Ban, now: int) -> str:
-    """A ban in one line, with its reason."""
-    if ban.until >= FOREVER:
-        length = "for ever"
-    elif ban.until <= now:
-        length = f"for {about(ban.until - ban.since)}, over by now"
-    else:
-        length = f"for {about(ban.until - now)}"
-    return f"{'blacklist' if ban.blacklisted else 'ban'} {ban.ip} in {ban.jail} {length}: {ban.reason}"

@@ -20,6 +20,8 @@ from mcban.errors import McbanError, NoPermissionError
 
 LOCK = "engine.lock"
 STATE = "engine.json"
+ROOM = 2048
+"""Bytes by which the next thing said may be longer where nothing can be added to the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,17 @@ def ask_to_reload(state_dir: Path) -> bool:
     return False
 
 
+def _write_over(file: Path, text: bytes) -> None:
+    """Put `text` in the place of what `file` holds, if it is not longer: that takes no room on a disk."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        if len(text) <= size:
+            os.pwrite(descriptor, text.ljust(size), 0)
+    finally:
+        os.close(descriptor)
+
+
 class Presence:
     """This process as the engine of a state directory."""
 
@@ -129,9 +142,16 @@ class Presence:
     def say(self, state: dict[str, Any]) -> None:
         """Put down what others may know; a full disk is no reason to stop."""
         new = self._folder / (STATE + ".new")
-        with suppress(OSError):
-            new.write_text(json.dumps(state), "utf-8")
+        text = json.dumps(state)
+        try:
+            # With room to spare: what is to be said when the disk is full must fit where the last word stands.
+            new.write_text(text.ljust(len(text) + ROOM), "utf-8")
             new.replace(self._folder / STATE)
+        except OSError:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            with suppress(OSError):
+                _write_over(self._folder / STATE, text.encode())
 
     def leave(self) -> None:
         """Be the engine no longer."""

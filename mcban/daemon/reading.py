@@ -80,6 +80,7 @@ class Reading:
         self._reader = LogReader(intake.patterns, positions, from_end=context.config.read_new_logs == "end")
         self._told: dict[str, LogState] = {}
         self._onlooker: Onlooker | None = None
+        self._taken = {_key(position): position for position in positions}
         self.pending = Pending()
         self.broken: list[str] = []
 
@@ -103,6 +104,11 @@ class Reading:
     def status(self) -> list[LogStatus]:
         """How each log is."""
         return self._reader.status()
+
+    @property
+    def positions(self) -> list[Position]:
+        """How far everything was read, be it committed or not."""
+        return list(self._taken.values())
 
     def use(self, intake: Intake) -> None:
         """From now on read what `intake` wants, by its filters."""
@@ -174,8 +180,9 @@ class Reading:
             self.pending.hits += self._intake.hits(block.path, block.data, patterns, self._context.now)
         # A new file may have the number of one that is to be forgotten: its position takes the place of the old one.
         self.pending.finished.pop(_key(block.position), None)
-        self.pending.positions[_key(block.position)] = block.position
+        self.pending.positions[_key(block.position)] = self._taken[_key(block.position)] = block.position
         for position in block.finished:
             self.pending.finished[_key(position)] = position
+            self._taken.pop(_key(position), None)
         if self._onlooker:
             self._onlooker.matched(block.data)

@@ -49,8 +49,6 @@ class DriftWatch:
 
     def __init__(self) -> None:
         self._aim: Aim | None = None
-        self.last_aim: Aim | None = None
-        """What the last full sync aimed at, whether or not it got there."""
         self._read_all_at = 0.0
         self._protected: dict[str, str] = {}
         self._counts: dict[str, int] = {}
@@ -62,7 +60,6 @@ class DriftWatch:
     def synced(self, context: Context, outcome: Outcome, now: float) -> None:
         """Remember a full sync; one that left something undone is to be followed by another. `now` is any clock's."""
         self._aim = None if outcome.refusals or outcome.withheld else outcome.aim
-        self.last_aim = outcome.aim or self.last_aim
         self._read_all_at = now + READ_ALL_EVERY
         self._protected = dict(context.host.protected())
         self._count_at = 0.0

@@ -45,15 +45,22 @@ def _allowances(context: Context, transaction: Transaction, rows: Iterable[Addre
         if _usable(record.ip):
             scope = record.jail.strip() or EVERYWHERE
             found += _named(context, record.ip.strip(), scope, "whitelisted")
+    found += allowed_here(context)
+    for node, addresses in transaction.nodes.addresses().items():
+        if node != context.config.node:
+            found += [Allowance(entry, EVERYWHERE, f"node {node}", protected=True) for entry in addresses]
+    return found
+
+
+def allowed_here(context: Context) -> list[Allowance]:
+    """What settings and machine say, without SQL."""
+    found: list[Allowance] = []
     for entry in context.config.ignoreip:
         found += _named(context, entry, EVERYWHERE, "ignoreip")
     for entry, why in context.host.protected().items():
         found.append(Allowance(entry, EVERYWHERE, why, protected=True))
     for server in context.database.servers:
         found += _named(context, server, EVERYWHERE, "the database server", protected=True)
-    for node, addresses in transaction.nodes.addresses().items():
-        if node != context.config.node:
-            found += [Allowance(entry, EVERYWHERE, f"node {node}", protected=True) for entry in addresses]
     return found
 
 

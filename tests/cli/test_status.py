@@ -40,7 +40,9 @@ def test_without_an_engine(terminal: Terminal) -> None:
     """`status` exits 1 when no engine runs, and tells of database, firewall and jails all the same."""
     document = terminal.json("status", status=1)
     assert document["engine"] == {"running": False}
-    assert document["database"] == {"url": f"sqlite:///{terminal.database}", "error": None}
+    database = document["database"]
+    assert (database["url"], database["error"]) == (f"sqlite:///{terminal.database}", None)
+    assert (database["away_since"], database["copy_of"]) == (None, None)
     assert (document["firewall"]["backend"], document["firewall"]["enforces"]) == ("memory", False)
     assert len(document["jails"]) == 15
     assert document["jails"][0].keys() >= {"name", "enabled", "hits", "bans", "bans_ever", "faults"}

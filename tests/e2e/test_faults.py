@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
 from tests.e2e.node import Node, until
-from tests.mariadb import Server
+from tests.mariadb import Server, new_database, private_server
 from tests.netns import one_host, require_netns
 from tests.proxy import proxy
 
@@ -37,3 +38,59 @@ def test_a_batch_whose_commit_was_never_answered_is_counted_once(mariadb: Server
         finally:
             node.end()
     mariadb.drop_database(url)
+
+
+def test_an_engine_starts_from_its_copy_while_the_server_is_away(tmp_path: Path) -> None:
+    """The last known bans are in force again, of jails and allowances as they were; attackers are banned; `status` says
+    how old that is. When the server is there all is written, once. A damaged copy, or none, ends the start with 69."""
+    require_netns()
+    (tmp_path / "db").mkdir()
+    with one_host() as host:
+        with private_server(tmp_path / "db") as socket:
+            node = Node(host, tmp_path / "gate", database_url=new_database(socket, "mcban"))
+            node.prepare()
+            node.start()
+            node.fail("mc-exim", "203.0.113.7", 5)
+            until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7"}, "a ban")
+            node.mcban("ban", "-j", "mc-ssh-1d", "-i", "2001:db8::7", "-i", "203.0.113.20")
+            node.mcban("unban", "-i", "203.0.113.20")
+            node.mcban("whitelist", "add", "-i", "203.0.113.66")
+            until(lambda: node.entries("mc-ssh-1d") == {"2001:db8::7"}, "a ban by hand")
+            node.settled()
+            assert node.stop() == 0
+        try:
+            copy = Path(node.env["MCBAN_STATE_DIR"], "bans.copy")
+            assert copy.stat().st_mode & 0o777 == 0o600
+            node.start()
+            assert node.entries("mc-exim-1d") == {"203.0.113.7"}
+            assert node.entries("mc-ssh-1d") == {"2001:db8::7"}
+            node.fail("mc-exim", "203.0.113.8", 5)
+            node.fail("mc-exim", "203.0.113.66", 30)
+            until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7", "203.0.113.8"}, "a new attacker")
+            said = node.process("status")
+            assert (said.returncode, "it was started without it: jails and bans are those of " in said.stdout) == (
+                0,
+                True,
+            )
+            document = node.json("status")["database"]
+            assert document["away_since"] and document["copy_of"] and "cannot be used" in document["error"]
+            with private_server(tmp_path / "db"):
+                until(lambda: "over: " in node.engine_log, "the end of it", 40)
+                node.settled()
+                until(lambda: node.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
+                assert node.entries("mc-exim-1d") == {"203.0.113.7", "203.0.113.8"}
+                assert node.database.read(lambda t: t.hits.totals())["mc-exim"] == 10
+                assert json.loads(node.mcban("status", "--json"))["database"]["away_since"] is None
+                assert "Traceback" not in node.engine_log and node.engine_log.count("ERROR") == 1, node.engine_log
+                assert node.stop() == 0
+            data = copy.read_bytes()
+            for damaged in (data[:-9].replace(b"203.0.113.7", b"203.0.113.6"), data[: len(data) // 3], b"x" * 99):
+                copy.write_bytes(damaged)
+                refused = node.process("run")
+                assert (refused.returncode, "is damaged: it is not used" in refused.stderr) == (69, True), (
+                    refused.stderr
+                )
+            copy.unlink()
+            assert node.process("run").returncode == 69
+        finally:
+            node.end()

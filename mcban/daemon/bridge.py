@@ -1,0 +1,230 @@
+"""What bridges the time in which SQL is away: what was known last, a copy of that, and somebody on the lookout."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mcban.core.allowlist import AllowList
+from mcban.core.duration import about
+from mcban.core.model import FOREVER, Ban, Hit, Position
+from mcban.core.plan import Plan
+from mcban.daemon.lookout import Lookout
+from mcban.errors import DatabaseError, DataError, McbanError
+from mcban.logs import LogStatus
+from mcban.service.context import Context, World
+from mcban.service.known import Known, ask, known_by
+from mcban.service.local_copy import Copied, LocalCopy, age_of, read_copy
+from mcban.service.sources import Intake, find_sources
+from mcban.service.sync import Outcome, restore
+from mcban.service.world import allowed_here
+
+log = logging.getLogger("mcban")
+
+LONGEST_PAUSE = 10.0
+"""Seconds between two tries while the database is away, at the most."""
+REMEMBERED = 5_000
+"""Hits that were counted last and are still known when SQL goes, so that those who were half-way are not forgotten."""
+CATCH_UP = 60.0
+"""Seconds for which bans that SQL has not confirmed are left alone while the logs are read again, at the most."""
+NOTHING = Outcome(Plan())
+"""There was nothing to do."""
+
+
+@dataclass(slots=True)
+class Outage:
+    """SQL is away: why, and since when, in seconds since the epoch and by a steady clock."""
+
+    error: str
+    since: int
+    began: float = field(default_factory=time.monotonic)
+    again_at: float = 0.0
+    _pause: float = 0.1
+
+    def put_off(self) -> None:
+        """It still is: the next try comes later than the last one did."""
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self.again_at = time.monotonic() + self._pause
+
+
+class Bridge:
+    """From the last that SQL said to the next."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.known: Known | None = None
+        self.outage: Outage | None = None
+        self.lookout: Lookout | None = None
+        self._counted: deque[Sequence[Hit]] = deque()
+        self._caught_up_by = 0.0
+        self._copied: Copied | None = None
+        """What the engine was started from, until SQL was met."""
+        config, database = context.config, context.database
+        self._copy = LocalCopy(config.state_dir, database.shown_url)
+        # An embedded database is a file of this machine itself: where it cannot be read, a copy beside it cannot.
+        self._copies = config.local_copy and database.sqlite_file is None
+
+    # While SQL is there
+
+    def synced(self, world: World, outcome: Outcome) -> None:
+        """A full sync was made."""
+        if outcome.aim is None:  # the database forgot what the kernel holds: that is nothing to go by
+            return
+        self.known = known_by(world, outcome.aim)
+        self._copy.replace()
+        if self.lookout is not None and not self.lookout.watching:
+            for entry, jail in self.lookout.unconfirmed(self.known):
+                log.info("%s in %s was banned while the database was away, which it does not confirm", entry, jail)
+            self.lookout = None
+
+    def note(self, outcome: Outcome) -> None:
+        """Single bans were put into the kernel, or taken out, as SQL says."""
+        if self.known is not None:
+            self.known.note(outcome.plan)
+            self._copy.note(outcome.plan)
+        gone = {entry for entries in outcome.plan.remove.values() for entry in entries}
+        if gone:  # what they did is not held against them any more
+            self._counted = deque([hit for hit in hits if hit.ip not in gone] for hits in self._counted)
+
+    def counted(self, hits: Sequence[Hit]) -> None:
+        """These were written."""
+        if hits:
+            self._counted.append(hits[-REMEMBERED:])
+            while sum(map(len, self._counted)) - len(self._counted[0]) >= REMEMBERED:
+                self._counted.popleft()
+
+    def keep(self, positions: Iterable[Position], *, last: bool = False) -> str:
+        """Let the copy say what SQL says; why that cannot be, in words, or an empty text."""
+        if not self._copies:
+            self._copy.drop()
+        elif self.known is not None and self.outage is None:
+            self._copy.flush(self.known, positions, time.monotonic(), last=last)
+        return self._copy.trouble
+
+    # While it is away
+
+    def failed(self, error: str) -> None:
+        """SQL cannot be used. Said once, until it is over."""
+        if self.outage is None:
+            self.outage = Outage(error, self._context.now)
+            log.error("%s; meanwhile bans go on by what is known, and all that is read is kept for later", error)
+        self.outage.error = error
+        self.outage.put_off()
+
+    def over(self) -> None:
+        """It can be used again: what was read ahead is read for SQL now, and until then nobody is let in."""
+        if self.outage is not None:
+            length = about(int(time.monotonic() - self.outage.began))
+            log.info("over: %s (it took %s)", self.outage.error, length)
+            self.outage = self._copied = None
+        if self.lookout is not None:
+            self.lookout.close()
+            self._caught_up_by = time.monotonic() + CATCH_UP
+
+    def catching_up(self, *, more: bool) -> bool:
+        """Whether bans that SQL does not know of are to stay in the kernel for now: there is `more` to be read."""
+        if self.lookout is None:
+            return False
+        return self.outage is not None or (more and time.monotonic() < self._caught_up_by)
+
+    def watch(self, positions: Iterable[Position], unwritten: Iterable[Hit], seconds: float) -> tuple[Outcome, bool]:
+        """Look out for so long; how putting bans into the kernel went, and whether there may be more to be read. Raises
+        what the firewall raises."""
+        if self.known is None:
+            time.sleep(min(seconds, 0.1))
+            return NOTHING, False
+        if self.lookout is None or not self.lookout.watching:
+            intake = Intake(find_sources(self._context, self.known.world.book)[0])
+            known = self.known
+            self.lookout = Lookout(self._context, known, intake, positions, self._counted, unwritten, self.lookout)
+        bans, outcome, more = self.lookout.watch(seconds)
+        if bans:
+            log.warning("%s", "\n".join(f"{describe(ban, self._context.now)}, by what is known" for ban in bans))
+        return outcome or NOTHING, more
+
+    def restore(self) -> Outcome:
+        """Put back what somebody took out of the kernel, as far as it is known. Raises what the firewall raises."""
+        known = self.lookout.known() if self.lookout is not None else self.known
+        if known is None:
+            return NOTHING
+        aim = known.aim(self._context)
+        glance = self._context.firewall.glance(list(aim.wanted.entries))
+        if glance.whole and all(glance.counts.get(jail, 0) for jail, ends in aim.wanted.entries.items() if ends):
+            return NOTHING
+        done = restore(self._context, aim)
+        for line in (*done.missing, *done.exchanged):
+            log.warning("mended while the database is away: %s", line)
+        return done
+
+    def start(self, error: McbanError) -> World:
+        """Put into the kernel what is known without SQL, or by reading alone: nothing is lifted. The world that it was.
+        Raises `error` when nothing is known."""
+        context = self._context
+        try:
+            self.known = ask(context)
+            said = "the bans are those that it says"
+        except McbanError:
+            self._copied = self._read_copy(error) if self._copies else None
+            if self._copied is None:
+                raise error from None
+            self.known = self._copied.known
+            said = f"jails and bans are those of the copy of {about(max(0, context.now - self._copied.as_of))} ago"
+        allow = AllowList([*self.known.world.allow.allowances, *allowed_here(context)])
+        self.known = replace(self.known, world=replace(self.known.world, allow=allow))
+        self._drop_allowed(self.known)
+        self.outage = Outage(str(error), context.now)
+        log.error("%s; started without it: %s", error, said)
+        done = restore(context, self.known.aim(context))
+        count = done.plan.additions
+        log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
+        return self.known.world
+
+    def _read_copy(self, error: McbanError) -> Copied | None:
+        try:
+            return read_copy(self._context.config.state_dir, self._context.database.shown_url)
+        except DataError as damage:
+            raise DatabaseError(f"{error}; {damage}") from None
+
+    def _drop_allowed(self, known: Known) -> None:
+        """Who is allowed by settings or machine since."""
+        for name, ends in known.bans.items():
+            jail = known.world.book.jails.get(name)
+            for entry in [e for e in ends if jail is None or known.world.allow.touching(e, jail) is not None]:
+                del ends[entry]
+
+    # What it says
+
+    def status(self) -> dict[str, Any]:
+        """For `mcban status`: times in seconds since the epoch."""
+        config, outage = self._context.config, self.outage
+        age = age_of(config.state_dir, self._context.now) if self._copies else None
+        return {
+            "away_since": outage.since if outage else None,
+            "trouble": outage.error if outage else "",
+            "started_from_copy_of": self._copied.as_of if self._copied else None,
+            "copy_of": None if age is None else self._context.now - age,
+        }
+
+    def logs(self) -> list[LogStatus]:
+        """How each log is that is looked at."""
+        return self.lookout.status() if self.lookout is not None else []
+
+    def close(self) -> None:
+        """The end."""
+        if self.lookout is not None:
+            self.lookout.close()
+
+
+def describe(ban: Ban, now: int) -> str:
+    """A ban in one line, with its reason."""
+    if ban.until >= FOREVER:
+        length = "for ever"
+    elif ban.until <= now:
+        length = f"for {about(ban.until - ban.since)}, over by now"
+    else:
+        length = f"for {about(ban.until - now)}"
+    return f"{'blacklist' if ban.blacklisted else 'ban'} {ban.ip} in {ban.jail} {length}: {ban.reason}"
