@@ -55,6 +55,127 @@ def test_options_come_together_alike(package, ask_fail2ban):
     assert compared > 4_000
 
 
+ODD = {
+    "an option chosen by two others": (
+        {
+            "x.conf": "[Definition]\nmode = b\nlevel = 2\na-b-1 = ^ flat <HOST>$\na-b-2 = ^ deep <HOST>$\n"
+            "failregex = <a-<mode>-<level>>\n"
+        },
+        [{}, {"level": "1"}],
+        [" deep 192.0.2.1", " flat 192.0.2.1"],
+    ),
+    "a rule for each kind of log": (
+        {
+            "base.conf": "[DEFAULT]\nlogtype = file\nkind = <lt_<logtype>/kind>\nfailregex = ^ %(kind)s banned <HOST>\n"
+            "[lt_file]\nkind = F\n[lt_short]\nkind = S\nfailregex = ^ %(kind)s (?:banned )?<HOST>\n"
+            "[lt_journal]\nkind = %(lt_short/kind)sJ\nfailregex = <lt_short/failregex>\n",
+            "x.conf": "[INCLUDES]\nbefore = base.conf\n[Definition]\nfailregex = <lt_<logtype>/failregex>\n"
+            "[lt_file]\nkind = %(known/kind)sX\n",
+        },
+        [{}, {"logtype": "short"}, {"logtype": "journal"}, {"kind": "row"}],
+        [" F banned 192.0.2.1", " FX banned 192.0.2.2", " S 192.0.2.3", " SJ 192.0.2.4", " row banned 192.0.2.5"],
+    ),
+    "what percent and angles see": (
+        {"x.conf": "[Definition]\nword = one\nfailregex = ^ %(word)s <word> <HOST>$\n[Init]\nword = two\n"},
+        [{}, {"word": "row"}],
+        [" one two 192.0.2.1", " two two 192.0.2.1", " row row 192.0.2.1"],
+    ),
+    "files that include one another": (
+        {
+            "x.conf": "[INCLUDES]\nbefore = sub/y.conf\n[Definition]\nfailregex = %(theirs)s\n  ^ x <HOST>$\n",
+            "sub/y.conf": "[INCLUDES]\nbefore = z.conf\n[Definition]\ntheirs = %(zs)s\n",
+            "sub/z.conf": "[INCLUDES]\nbefore = y.conf\n  z.conf\n[Definition]\nzs = ^ z <HOST>$\n",
+        },
+        [{}],
+        [" z 192.0.2.1", " x 192.0.2.2"],
+    ),
+    "comments between a rule and the next": (
+        {
+            "x.conf": "[Definition]\r\nfailregex =\r\n    ^ a;b <HOST>$\r\n# margin\r\n    # inner\r\n\r\n"
+            "      ^ b #c <HOST>$   ; behind\r\n\t^ 100%% <HOST>$\r\n ; all\r\nignoreregex =\r\n"
+        },
+        [{}],
+        [" a;b 192.0.2.1", " b #c 192.0.2.2", " 100% 192.0.2.3", " # inner"],
+    ),
+    "flags within a rule": (
+        {
+            "x.conf": "[Definition]\nfailregex = ^ ((?i)login|plain) ((a|b)\\2) failed <HOST>$\n"
+            "  ^ (?:(?i)expn|(?:(?i)vrfy)) [(?i)] (?-i:done) <HOST>$\n  (?i)^ any CASE <HOST>$\n"
+        },
+        [{}],
+        [
+            " LOGIN aa failed 192.0.2.1",
+            " Plain bb FAILED 192.0.2.2",
+            " Vrfy i done 192.0.2.3",
+            " VRFY i Done 192.0.2.4",
+            " ANY case 192.0.2.5",
+        ],
+    ),
+    "who else may be the login": (
+        {
+            "x.conf": "[Definition]\nfailregex = ^ by=<F-ALT_USER1>\\S*</F-ALT_USER1>"
+            " c=<F-ALT_USER_2>\\S*</F-ALT_USER_2> b=<F-ALT_USER>\\S*</F-ALT_USER> u=<F-USER>\\S*</F-USER> <HOST>$\n"
+        },
+        [{}],
+        [
+            " by=x c=y b=z u=w 192.0.2.1",
+            " by=x c=y b=z u= 192.0.2.1",
+            " by=x c=y b= u= 192.0.2.1",
+            " by=x c= b= u= 192.0.2.1",
+        ],
+    ),
+    "a quotation mark if there was one": (
+        {
+            "x.conf": "[Definition]\nprefregex = ^ app: (?=script|stderr)<F-CONTENT>.+</F-CONTENT>$\n"
+            "path = /\\S*\\.(?:php|cgi)\nfailregex = ^(?:stderr |script (?P<_q>'))<path>(?(_q)'|) from <ADDR>\\b\n"
+            "ignoreregex = <path> from <IP4>$\n  from <SUBNET>,\n"
+        },
+        [{}, {"path": "/x"}],
+        [
+            " app: script '/a.php' from 192.0.2.1",
+            " app: stderr /a.cgi from 2001:db8::1",
+            " app: script '/a.php from ::1",
+            " app: stderr /x from 192.0.2.1",
+            " app: stderr /a.php from 192.0.2.1",
+        ],
+    ),
+    "groups counted behind an address": (
+        {
+            "x.conf": "[Definition]\nfailregex = ^ (\\d+) <HOST> (\\w+) \\5 \\1$\n  ^ <ADDR> <F-MY_TAG>\\w+</F-MY_TAG>"
+            " (?P=my_tag) <b>(x)</b> \\4$\n"
+        },
+        [{}],
+        [" 7 192.0.2.1 joe joe 7", " 7 192.0.2.1 joe joe 8", " 2001:db8::1 a a <b>x</b> x"],
+    ),
+}
+"""Filters that use the format to its ends: their files, parameters to try, lines without a date."""
+
+
+@pytest.mark.parametrize("title", ODD)
+def test_odd_filters_are_read_alike(ask_fail2ban, tmp_path, title):
+    """What a filter's author may write but seldom does means what it means to fail2ban."""
+    files, choices, log = ODD[title]
+    for name, text in files.items():
+        path = tmp_path / "filter.d" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+    log = [f"2026-11-22 13:00:00{line}" for line in log]
+    matched = 0
+    for parameters in choices:
+        theirs = ask_fail2ban({"read": "x", "options": parameters, "folder": str(tmp_path)})
+        options = {"prefregex": None, "failregex": [], "ignoreregex": []}
+        options |= {name: theirs[name] for name in ("failregex", "ignoreregex") if name in theirs}
+        if "prefregex" in theirs:
+            options["prefregex"] = "\n".join(theirs["prefregex"])
+        expected = ask_fail2ban({"judge": options, "lines": log})
+        given = ",".join(f'{key}="{value}"' for key, value in parameters.items())
+        one = load_filter(f"x[{given}]", [tmp_path / "filter.d"])
+        found = [one.explain(line, 1_795_360_000).match for line in log]
+        assert [match and [match.rule, match.ip, match.user] for match in found] == expected, parameters
+        matched += len(log) - expected.count(None)
+    assert matched
+
+
 RULES = [
     "^hello from <ADDR>$",
     "^<F-NOFAIL>connect</F-NOFAIL> <ADDR>$",
