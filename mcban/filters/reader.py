@@ -25,7 +25,7 @@ _TAG = re.compile(r"(?<!\?P)<([A-Za-z_][\w.-]*(?:/[\w.-]+)?(?:\?[\w.=-]+)?)>")
 _TAG_HEAD = re.compile(r"<([A-Za-z_][\w./-]*)\Z")
 _TAG_TAIL = re.compile(r"([\w./-]*)>")
 _WORD = re.compile(r"[\w.-]*")
-_PARAMETER = re.compile(r"""\s*([\w.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^,"'\]]*?))\s*(?:,\s*|\]\s*\[|$)""")
+_PARAMETER = re.compile(r"""\s*([\w.-]+)\s*=\s*+(?:"([^"]*)"|'([^']*)'|((?!["'])[^,\]]*?))\s*(?:,\s*|\]\s*\[|$)""")
 
 Sections = dict[str, dict[str, str]]
 

@@ -107,6 +107,7 @@ def test_parameters_in_brackets_win(folder):
     assert load_filter("x[mode=b][extra='[y]', ]", [a]).match(" b [y] 192.0.2.1") is None  # it is an expression
     assert load_filter("x[mode=b][extra='[y]', ]", [a]).match(" b y 192.0.2.1")
     assert load_filter("x[mode=b,extra=50%]", [a]).match(" b 50% 192.0.2.1")
+    assert load_filter('x[extra=it\'s "so", mode=b]', [a]).match(' b it\'s "so" 192.0.2.1')
 
 
 def test_sections_are_reached_by_name(folder):
