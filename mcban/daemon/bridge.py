@@ -64,7 +64,8 @@ class Bridge:
         self._copied: Copied | None = None
         """What the engine was started from, until SQL was met."""
         config, database = context.config, context.database
-        self._copy = LocalCopy(config.state_dir, database.shown_url)
+        self._database = " ".join(sorted(database.nodes))
+        self._copy = LocalCopy(config.state_dir, self._database)
         # An embedded database is a file of this machine itself: where it cannot be read, a copy beside it cannot.
         self._copies = config.local_copy and database.sqlite_file is None
 
@@ -185,7 +186,7 @@ class Bridge:
 
     def _read_copy(self, error: McbanError) -> Copied | None:
         try:
-            return read_copy(self._context.config.state_dir, self._context.database.shown_url)
+            return read_copy(self._context.config.state_dir, self._database)
         except DataError as damage:
             raise DatabaseError(f"{error}; {damage}") from None
 

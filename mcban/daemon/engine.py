@@ -120,6 +120,7 @@ class Engine:
         }
         self._signals = signals
         self._context.database.conduct = Asking(self._meanwhile)
+        self._context.database.patience = 0.0
         while not self._begun and not signals.stop:
             self._go_on_without()
         if signals.stop:

@@ -63,8 +63,10 @@ class Access:
             )
         if "@" in (url.host or ""):
             raise ConfigError("database.url: what stands after the first @ is no host: write an @ in a password as %40")
+        if name == "sqlite":  # it has one driver, and the init script looks for the URL as it is written
+            return url
         url = url.set(drivername=f"{name}+{_DRIVERS[name]}")
-        return url if self.password is None or name == "sqlite" else url.set(password=self.password)
+        return url if self.password is None else url.set(password=self.password)
 
 
 def shown(url: URL) -> str:
