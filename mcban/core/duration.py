@@ -40,7 +40,7 @@ def format_duration(seconds: int) -> str:
     return f"{seconds}s"
 
 
-@lru_cache(maxsize=4096)  # the bans of a batch end at few different times
+@lru_cache(maxsize=128)  # the bans of a batch end at few different times
 def about(seconds: int) -> str:
     """`seconds` for a person, in the two largest of years, days, hours, minutes and seconds: `6d 23h`, `30d`."""
     parts = []

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from mcban.core.address import is_ipv6, overlaps, parse_network, to_network
 from mcban.core.allowlist import AllowList
 from mcban.core.duration import format_duration
-from mcban.core.model import FOREVER, Ban, Group, Hit, Jail
+from mcban.core.model import FOREVER, NUMBER_BITS, Ban, Group, Hit, Jail, number_of, stamp, time_of
 
 
 @dataclass(slots=True)
@@ -41,12 +41,12 @@ class Standing:
 
 @dataclass(slots=True)
 class Record:
-    """One address in one group: its kept hits as (time, number), ascending, and its standing in each jail.
+    """One address in one group: its kept hits as stamps (`model.stamp`), ascending, and its standing in each jail.
 
     Numbers ascend in the order in which hits were recorded.
     """
 
-    hits: list[tuple[int, int]] = field(default_factory=list)
+    hits: list[int] = field(default_factory=list)
     standings: dict[str, Standing] = field(default_factory=dict)
 
     def standing(self, jail: str) -> Standing:
@@ -133,7 +133,7 @@ def judge(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed 
         return NOT_COUNTED
     if allowed is not nobody and all(allowed(tier) for tier in group.tiers):
         return NOT_COUNTED
-    hits, taken = record.hits, (hit.at, number)
+    hits, taken = record.hits, stamp(hit.at, number)
     late = bool(hits) and taken < hits[-1]
     if late:
         insort(hits, taken)
@@ -141,7 +141,7 @@ def judge(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed 
         hits.append(taken)
     kept = len(hits)
     bans = _fire(group, record, hit, number, allowed, late=late) if kept >= group.fewest_hits else []
-    if kept <= group.most_hits and hits[0][0] > hits[-1][0] - group.longest_look_back:
+    if kept <= group.most_hits and time_of(hits[0]) > time_of(hits[-1]) - group.longest_look_back:
         dropped: tuple[int, ...] = ()
     else:
         dropped = _trim(group, record)
@@ -165,11 +165,9 @@ def judge_all(
         kept = record.hits
         # Most are the first hits of somebody unknown: what `judge` would find of them is known beforehand.
         if len(kept) < few and not record.standings and ip not in allowed:
-            if not kept:
-                kept.append((at, number))
-                continue
-            if kept[-1][0] <= at < kept[0][0] + look_back:
-                kept.append((at, number))
+            taken = at << NUMBER_BITS | number
+            if not kept or (kept[-1] < taken and kept[0] >> NUMBER_BITS > at - look_back):
+                kept.append(taken)
                 continue
         verdict = judge(group, record, hit, number, allowed.get(ip, nobody))
         if verdict is not COUNTED:
@@ -189,7 +187,7 @@ def _fire(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed,
         if standing is None and not late and hit.at >= 0:
             # Nothing is forgotten, nothing comes after: only the window that ends here can be full. (Before 1970, where
             # only a broken clock leads, no tier counts.)
-            full = record.hits[-tier.maxretry][0] > hit.at - tier.findtime
+            full = time_of(record.hits[-tier.maxretry]) > hit.at - tier.findtime
             offence = hit.at if full else None
         else:
             offence = _offence(tier, record, standing or _CLEAN, hit.at, number)
@@ -217,7 +215,7 @@ def _offence(tier: Jail, record: Record, standing: Standing, at: int, number: in
     """The time at which the hit just taken in carries the address to the tier's threshold, or None."""
     if not standing.counts(at, number):
         return None
-    counting = [when for when, which in record.hits if standing.counts(when, which)]
+    counting = [when for one in record.hits if standing.counts(when := time_of(one), number_of(one))]
     if len(counting) < tier.maxretry:
         return None
     for last in range(bisect_left(counting, at), bisect_left(counting, at + tier.findtime)):
@@ -256,16 +254,17 @@ def promotion(group: Group, tier: Jail, count: int) -> Jail | None:
 def hits_counted(tier: Jail, record: Record, now: int) -> int:
     """How many of the kept hits count for `tier` at `now`."""
     standing = record.standings.get(tier.name, Standing())
-    return sum(now - tier.findtime < at <= now and standing.counts(at, number) for at, number in record.hits)
+    hits = ((time_of(one), number_of(one)) for one in record.hits)
+    return sum(now - tier.findtime < at <= now and standing.counts(at, number) for at, number in hits)
 
 
 def _trim(group: Group, record: Record) -> tuple[int, ...]:
     """Forget what no tier can ask for any more; returns the numbers of the hits dropped."""
     hits = record.hits
-    oldest = hits[-1][0] - group.longest_look_back
+    oldest = time_of(hits[-1]) - group.longest_look_back
     keep_from = max(0, len(hits) - group.most_hits)
-    while keep_from < len(hits) and hits[keep_from][0] <= oldest:
+    while keep_from < len(hits) and time_of(hits[keep_from]) <= oldest:
         keep_from += 1
-    dropped = tuple(number for _, number in hits[:keep_from])
+    dropped = tuple(number_of(one) for one in hits[:keep_from])
     del hits[:keep_from]
     return dropped

@@ -110,6 +110,27 @@ class Hit(NamedTuple):
     login: str | None = None
 
 
+NUMBER_BITS = 48
+NUMBERS = (1 << NUMBER_BITS) - 1
+"""The highest number that a hit can have."""
+
+
+def stamp(at: int, number: int) -> int:
+    """A hit's time and number in one, in the order of the times and then of the numbers: a hundred thousand hits are
+    remembered so, in half of the memory that pairs take."""
+    return at << NUMBER_BITS | number
+
+
+def time_of(stamped: int) -> int:
+    """The time in a stamp, in seconds since the epoch."""
+    return stamped >> NUMBER_BITS
+
+
+def number_of(stamped: int) -> int:
+    """The number in a stamp."""
+    return stamped & NUMBERS
+
+
 LONGEST_PATH = 500
 """Characters of a log's path that SQL keeps with a position."""
 LONGEST_CURSOR = 255

@@ -144,7 +144,7 @@ def _rows(transaction: Transaction, world: World, entry: str, counted: Mapping[s
     return rows
 
 
-def _record(group: Group, rows: Mapping[str, AddressRecord], hits: list[tuple[int, int]], now: int) -> Record:
+def _record(group: Group, rows: Mapping[str, AddressRecord], hits: list[int], now: int) -> Record:
     standings = {jail.name: standing_of(rows[jail.name], jail, now) for jail in group.jails if jail.name in rows}
     return Record(hits, standings)
 

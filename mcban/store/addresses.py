@@ -87,7 +87,7 @@ def to_seconds(at: datetime | None) -> int | None:
     return None if at is None else calendar.timegm(at.utctimetuple())
 
 
-@lru_cache(maxsize=4096)  # a thousand bans share few seconds
+@lru_cache(maxsize=128)  # a thousand bans share few seconds
 def to_datetime(at: int | None) -> datetime | None:
     """Seconds since the epoch to aware datetime."""
     return None if at is None else datetime.fromtimestamp(min(max(at, 0), FOREVER), UTC)

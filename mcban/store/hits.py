@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from sqlalchemy import Connection, bindparam, case, delete, func, literal, select, update
 
-from mcban.core.model import Hit
+from mcban.core.model import Hit, stamp
 from mcban.store.tables import HITS, TOTALS, TURN
 from mcban.store.upsert import insert_rows, slices, upsert
 
@@ -36,14 +36,14 @@ class HitTable:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def of(self, ips: Collection[str], group: str | None = None) -> dict[tuple[str, str], list[tuple[int, int]]]:
-        """The kept hits of `ips`, by (group, address), each as ascending (time, number)."""
-        found: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    def of(self, ips: Collection[str], group: str | None = None) -> dict[tuple[str, str], list[int]]:
+        """The kept hits of `ips`, by (group, address), each as ascending stamps (`model.stamp`)."""
+        found: dict[tuple[str, str], list[int]] = {}
         for some in slices(list(ips)):
             query, values = (_OF, {"ips": some}) if group is None else (_OF_GROUP, {"ips": some, "of_group": group})
             for name, ip, at, number in self._connection.execute(query, values):
-                if isinstance(at, int):  # SQLite takes any text for a number
-                    found.setdefault((name, ip), []).append((at, number))
+                if isinstance(at, int) and isinstance(number, int):  # SQLite takes any text for a number
+                    found.setdefault((name, ip), []).append(stamp(at, number))
         for hits in found.values():
             hits.sort()
         return found

@@ -97,7 +97,7 @@ class _Statement:
             process = kind.dialect_impl(dialect).bind_processor(dialect)
             if process is not None:
                 times = isinstance(kind, UtcDateTime)  # the few seconds of a batch, again and again
-                self._processors.append((place, lru_cache(maxsize=1024)(process) if times else process))
+                self._processors.append((place, lru_cache(maxsize=128)(process) if times else process))
 
     def rows(self, rows: Iterable[Sequence[Any]]) -> list[Any]:
         """`rows` as the driver takes them."""

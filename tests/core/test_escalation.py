@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mcban.core.escalation import Record, Verdict, hits_counted, judge
 from mcban.core.ladder import SHIPPED, Shipped, generate, tier_name
-from mcban.core.model import FOREVER, Group, Hit, Jail, Kind
+from mcban.core.model import FOREVER, Group, Hit, Jail, Kind, number_of, time_of
 from tests.core.model import IP, Model, Step, blacklist, groups, jail, lift, lives, names, toggled
 
 
@@ -70,8 +70,8 @@ def test_no_more_hits_are_kept_than_a_tier_can_ask_for(group: Group, life: list[
         if not verdict.counted:
             continue
         assert len(record.hits) <= group.most_hits
-        assert all(at - group.longest_look_back < when <= at for when, _ in record.hits)
-        assert not dropped & {which for _, which in record.hits}
+        assert all(at - group.longest_look_back < when <= at for when in map(time_of, record.hits))
+        assert not dropped & set(map(number_of, record.hits))
 
 
 @given(groups(), st.lists(st.integers(0, 60), min_size=1, max_size=40))

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from mcban.core.model import FOREVER, Hit, Position
+from mcban.core.model import FOREVER, Hit, Position, number_of, time_of
 from mcban.errors import DatabaseError, DataError
 from mcban.store.addresses import AddressRecord
 from mcban.store.database import Database, Transaction
@@ -80,7 +80,7 @@ def test_the_number_of_a_hit_is_never_given_twice(database: Database) -> None:
     numbers = []
     for _ in range(3):
         database.write(lambda t: keep(t, [Hit(NOON, IP, "g")] * 2))
-        numbers += [number for _, number in database.read(lambda t: t.hits.of([IP]))["g", IP]]
+        numbers += map(number_of, database.read(lambda t: t.hits.of([IP]))["g", IP])
         database.write(lambda t: t.hits.forget([IP], "g"))
         assert database.read(lambda t: t.hits.last_number()) == numbers[-1]
     assert numbers == sorted(set(numbers))
@@ -93,8 +93,8 @@ def test_hits_are_found_by_address_and_group(database: Database) -> None:
     database.write(lambda t: keep(t, [Hit(NOON - n, ip, g) for n in range(2) for ip in ips for g in "ab"]))
     found = database.read(lambda t: t.hits.of(ips, "a"))
     assert found.keys() == {("a", ip) for ip in ips}
-    assert [at for at, _ in found["a", ips[0]]] == [NOON - 1, NOON]
-    gone = [(ip, number) for (_, ip), hits in found.items() for _, number in hits]
+    assert list(map(time_of, found["a", ips[0]])) == [NOON - 1, NOON]
+    gone = [(ip, number_of(one)) for (_, ip), hits in found.items() for one in hits]
     database.write(lambda t: t.hits.drop("a", gone))
     assert database.read(lambda t: t.hits.kept()) == {"b": 2400}
 
