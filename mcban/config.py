@@ -5,11 +5,13 @@ Every key has a default; `etc/mcban.toml` shows each with its meaning.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from mcban.shipped import shipped
 DEFAULT_FILE = Path("/etc/mcban/mcban.toml")
 BACKENDS = ("ipset", "nftables", "memory")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+TLS_MODES = ("off", "required", "verify")
+_BETWEEN_URLS = re.compile(r"\s+(?=[A-Za-z0-9+]+://)")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 
 
@@ -35,6 +39,12 @@ class Config:
     node: str = ""
     log_level: str = "info"
     database_url: str = ""
+    database_password: str = field(default="", repr=False)
+    database_password_file: Path | None = None
+    database_tls: str = "off"
+    database_tls_ca: Path | None = None
+    database_tls_cert: Path | None = None
+    database_tls_key: Path | None = None
     firewall_backend: str = "ipset"
     firewall_block: str = "reject"
     firewall_chains: tuple[str, ...] = ("INPUT",)
@@ -48,8 +58,20 @@ class Config:
 
     @property
     def url(self) -> str:
-        """The database's URL: the one that is set, else SQLite in the state directory."""
+        """The database's URL, or those of a cluster's nodes with blanks between: what is set, else SQLite in the state
+        directory."""
         return self.database_url or f"sqlite:///{self.state_dir / 'mcban.sqlite'}"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The same, each by itself."""
+        return tuple(_BETWEEN_URLS.split(self.url.strip()))
+
+    def read_password(self) -> str | None:
+        """The database's password, None where the URL is to have it. Raises ConfigError, NoPermissionError."""
+        if self.database_password or self.database_password_file is None:
+            return self.database_password or None
+        return _password_in(self.database_password_file)
 
 
 def load(file: Path | None, environment: Mapping[str, str]) -> Config:
@@ -73,7 +95,43 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
             raise ConfigError(f"{where}: {key}: {printable(str(error), 300)}") from None
     if not settings["node"]:
         settings["node"] = socket.gethostname()
+    settings["database_password"] = environment.get("MCBAN_DATABASE_PASSWORD", "")
+    _check_tls(settings, named or DEFAULT_FILE)
     return Config(**settings)
+
+
+def _check_tls(settings: Mapping[str, Any], file: Path) -> None:
+    """Raises ConfigError for files that would not be used: who names them believes to be protected."""
+    if settings.get("database_tls", "off") == "off":
+        for key in ("tls_ca", "tls_cert", "tls_key"):
+            if settings.get(f"database_{key}"):
+                raise ConfigError(f"{file}: database.{key} means nothing while database.tls is off: set it to verify")
+    if bool(settings.get("database_tls_cert")) != bool(settings.get("database_tls_key")):
+        raise ConfigError(f"{file}: database.tls_cert and database.tls_key are of no use without each other")
+
+
+def _password_in(file: Path) -> str:
+    """The first line of `file`, which nobody but its owner and its group may read: as ssh has it with its keys."""
+    try:
+        with file.open("rb") as opened:
+            about = os.fstat(opened.fileno())
+            raw = opened.read(4096)
+    except PermissionError:
+        raise NoPermissionError(f"no permission to read {file}: run as root, or as a member of its group") from None
+    except OSError as error:
+        raise ConfigError(f"database.password_file: {file} cannot be read: {error.strerror}") from None
+    if stat.S_ISREG(about.st_mode) and about.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+        raise ConfigError(
+            f"database.password_file: {file} may be read by everybody, or written by others than its owner: "
+            f"run chmod o=,g-w {file}"
+        )
+    try:
+        password = raw.decode().partition("\n")[0].rstrip("\r")
+    except UnicodeDecodeError:
+        raise ConfigError(f"database.password_file: {file} is no text in UTF-8") from None
+    if not password:
+        raise ConfigError(f"database.password_file: {file} has nothing in its first line")
+    return password
 
 
 def _default_filter_path() -> tuple[Path, ...]:
@@ -122,6 +180,18 @@ def _folder(value: Any) -> Path:
     if not path.is_absolute():
         raise ValueError(f"{str(path)!r} is not an absolute path")
     return path
+
+
+def _file(value: Any) -> Path | None:
+    return _folder(value) if _text(value) else None
+
+
+def _urls(value: Any) -> str:
+    if not isinstance(value, list):
+        return _text(value)
+    if not value:
+        raise ValueError('no URL is named: write ["…", "…"], or "…"')
+    return " ".join(_text(item) for item in value)
 
 
 def _state_dir(value: Any) -> Path:
@@ -225,7 +295,12 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "ignoreip": ("ignoreip", _allowed),
     "node": ("node", _node),
     "log.level": ("log_level", _one_of(*LOG_LEVELS)),
-    "database.url": ("database_url", _text),
+    "database.url": ("database_url", _urls),
+    "database.password_file": ("database_password_file", _file),
+    "database.tls": ("database_tls", _one_of(*TLS_MODES)),
+    "database.tls_ca": ("database_tls_ca", _file),
+    "database.tls_cert": ("database_tls_cert", _file),
+    "database.tls_key": ("database_tls_key", _file),
     "firewall.backend": ("firewall_backend", _one_of(*BACKENDS)),
     "firewall.block": ("firewall_block", _one_of("reject", "drop")),
     "firewall.chains": ("firewall_chains", _chains),

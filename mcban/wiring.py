@@ -25,6 +25,7 @@ from mcban.firewall.base import Firewall, Glance, Refusal, Turnover
 from mcban.service.context import Context, Host
 from mcban.service.world import GATEWAY, LOOPBACK, OWN
 from mcban.store import schema
+from mcban.store.access import Access
 from mcban.store.database import Database
 
 LOOKUP_WAIT = 2.0
@@ -35,7 +36,13 @@ LOOKUP_AGAIN = 60.0
 
 def wire(config: Config) -> Context:
     """Everything that commands and engine need; nothing is opened yet. Raises ConfigError."""
-    return Context(config, Database(config.url), _firewall(config), _host(), _forget_connections(config))
+    return Context(config, Database(_access(config)), _firewall(config), _host(), _forget_connections(config))
+
+
+def _access(config: Config) -> Access:
+    files = (config.database_tls_ca, config.database_tls_cert, config.database_tls_key)
+    ca, cert, key = (str(file) if file else None for file in files)
+    return Access(config.urls, config.read_password(), config.database_tls, ca, cert, key)
 
 
 def open_state(context: Context) -> None:

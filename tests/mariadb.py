@@ -61,18 +61,7 @@ def private_server(folder: Path, *options: str) -> Iterator[Path]:
     data, socket = folder / "data", folder / "s"
     user = ["--user=root"] if os.geteuid() == 0 else []
     if not data.exists():
-        subprocess.run(
-            [
-                "mariadb-install-db",
-                "--no-defaults",
-                "--auth-root-authentication-method=normal",
-                "--skip-test-db",
-                f"--datadir={data}",
-                *user,
-            ],
-            check=True,
-            capture_output=True,
-        )
+        install(data)
     # setpriv: when we are killed, the server ends too.
     command = [
         *(["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []),
@@ -98,6 +87,23 @@ def private_server(folder: Path, *options: str) -> Iterator[Path]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def install(data: Path) -> None:
+    """Make a data directory."""
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    subprocess.run(
+        [
+            "mariadb-install-db",
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            f"--datadir={data}",
+            *user,
+        ],
+        check=True,
+        capture_output=True,
+    )
 
 
 def await_ready(server: subprocess.Popen[bytes], socket: Path, log: Path) -> None:

@@ -31,6 +31,7 @@ class PostgreSQL:
     socket: Path
     """The folder of its socket."""
     programs: Path
+    port: int = PORT
 
     def url(self, name: str, user: str = "root") -> str:
         """The URL of a database."""
@@ -53,7 +54,7 @@ class PostgreSQL:
     def run(self, statement: str, database: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """The same by the database's name."""
         command = [str(self.programs / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-h", str(self.socket)]
-        command += ["-U", "root", "-d", database]
+        command += ["-p", str(self.port), "-U", "root", "-d", database]
         return subprocess.run(command, input=statement, text=True, capture_output=True, check=check)
 
 
@@ -87,7 +88,7 @@ def shared_server(folder: Path, bin_folder: Path) -> Iterator[PostgreSQL]:
 
 
 @contextmanager
-def private_server(folder: Path, bin_folder: Path, *options: str) -> Iterator[PostgreSQL]:
+def private_server(folder: Path, bin_folder: Path, *options: str, port: int = PORT) -> Iterator[PostgreSQL]:
     """Run a server in `folder`; it is gone afterwards. Its data stays, so that the same folder again means the same
     server come back. `options` are settings: `-c`, `ssl=on`."""
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
@@ -108,12 +109,12 @@ def private_server(folder: Path, bin_folder: Path, *options: str) -> Iterator[Po
             [*nobody, str(bin_folder / first[0]), *first[1:]], check=True, capture_output=True, env=environment
         )
     command = [*nobody, "--pdeathsig", "INT"] if nobody else ["setpriv", "--pdeathsig", "INT"]
-    command += [str(bin_folder / "postgres"), "-D", str(data), "-k", str(folder), "-p", str(PORT)]
+    command += [str(bin_folder / "postgres"), "-D", str(data), "-k", str(folder), "-p", str(port)]
     command += ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "timezone=Asia/Kathmandu", *options]
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
-        found = PostgreSQL(folder, bin_folder)
+        found = PostgreSQL(folder, bin_folder, port)
         await_ready(server, found, folder / "log")
         yield found
     finally:

@@ -17,7 +17,7 @@ from mcban.shipped import shipped
 SHIPPED = shipped("etc") / "mcban.toml"
 
 # What the file shows is an example there, not the default, since the default is of the machine, or nothing.
-EXAMPLES = {"filter_path", "ignoreip", "node", "database_url"}
+EXAMPLES = {"filter_path", "ignoreip", "node", "database_url", "database_password_file"}
 
 
 def uncommented() -> str:
@@ -99,6 +99,15 @@ def test_durations_may_be_written_in_words_or_seconds(write: Path) -> None:
         ('node = "\\u001b[31m"', "node: "),
         ("[log]\nlevel = 3", "log.level: 3 is none of debug, info, warning, error"),
         ("[log]\nlevel = []", "log.level: [] is none of"),
+        ("[database]\nurl = []", "database.url: no URL is named"),
+        ("[database]\nurl = [5]", "database.url: 5 is no text"),
+        ('[database]\ntls = "on"', "database.tls: 'on' is none of off, required, verify"),
+        ('[database]\ntls_ca = "/ca.pem"', "database.tls_ca means nothing while database.tls is off"),
+        (
+            '[database]\ntls = "verify"\ntls_key = "/key"',
+            "database.tls_cert and database.tls_key are of no use without",
+        ),
+        ('[database]\npassword_file = "password"', "database.password_file: 'password' is not an absolute path"),
         ('[firewall]\nbackend = "iptables"', "firewall.backend: 'iptables' is none of ipset, nftables, memory"),
         ("[firewall]\nbackend = {}", "firewall.backend"),
         ("[firewall]\nmaxelem = 10", "firewall.maxelem: 10 is no whole number from 1024"),
@@ -181,6 +190,54 @@ def test_the_environment_wins_over_the_file(write: Path) -> None:
     other.write_text('node = "other"')
     assert load(None, {"MCBAN_CONFIG": str(other)}).node == "other"
     assert load(write, {"MCBAN_CONFIG": str(other)}).node != "other"
+
+
+def test_the_nodes_of_a_cluster_are_a_list(write: Path) -> None:
+    """Or URLs with blanks between, in the environment; a blank in a path is none of them."""
+    urls = ("mysql+pymysql://u@a/d", "mysql+pymysql://u@b/d")
+    assert read(write, f"[database]\nurl = {list(urls)}").urls == urls
+    assert read(write, "", MCBAN_DATABASE_URL=" \n ".join(urls)).urls == urls
+    assert read(write, '[database]\nurl = "sqlite:////a b/c d"').urls == ("sqlite:////a b/c d",)
+    assert read(write, "").urls == ("sqlite:////var/lib/mcban/mcban.sqlite",)
+
+
+def test_the_password_stands_in_a_file_or_in_the_environment(write: Path) -> None:
+    """The environment wins; without either, the URL has it. Nothing that shows the settings shows it."""
+    file = write.with_name("password")
+    file.write_text("s3cret \nnot this\n")
+    file.chmod(0o640)
+    text = f'[database]\npassword_file = "{file}"'
+    assert read(write, text).read_password() == "s3cret "
+    config = read(write, text, MCBAN_DATABASE_PASSWORD="other")
+    assert config.read_password() == "other"
+    assert "other" not in repr(config)
+    assert read(write, "").read_password() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "words"),
+    [
+        (b"s3cret\n", 0o644, "may be read by everybody"),
+        (b"s3cret\n", 0o604, "may be read by everybody"),
+        (b"s3cret\n", 0o660, "or written by others"),
+        (b"", 0o600, "has nothing in its first line"),
+        (b"\ns3cret", 0o600, "has nothing in its first line"),
+        (b"\xffs3cret", 0o600, "is no text in UTF-8"),
+        (None, 0o600, "cannot be read: No such file"),
+    ],
+)
+def test_a_password_file_that_cannot_be_used_is_refused(
+    write: Path, content: bytes | None, mode: int, words: str
+) -> None:
+    """One line that says why and what to do, and not what stands there."""
+    file = write.with_name("password")
+    if content is not None:
+        file.write_bytes(content)
+        file.chmod(mode)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read(write, f'[database]\npassword_file = "{file}"').read_password()
+    assert str(file) in str(caught.value)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_fault_in_the_environment_names_the_variable(write: Path) -> None:

@@ -13,7 +13,6 @@ from sqlalchemy.exc import ArgumentError
 
 from mcban.errors import ConfigError, printable
 
-TLS_MODES = ("off", "required", "verify")
 _DRIVERS = {
     "sqlite": "pysqlite",
     "mysql": "pymysql",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Dialect, Engine, create_engine, event
@@ -154,12 +153,7 @@ def _postgresql_options(access: Access, url: URL, wait: int, *, single: bool) ->
     tls: dict[str, str] = {"sslmode": "disable"}
     if access.tls != "off":
         files = {"sslrootcert": access.ca, "sslcert": access.cert, "sslkey": access.key}
-        for key, file in zip(("tls_ca", "tls_cert", "tls_key"), files.values(), strict=True):
-            if file:
-                try:
-                    Path(file).open("rb").close()
-                except OSError as error:
-                    raise _unusable(key, file, error) from None
+        _tls_context(access)  # files that cannot be used are said in our words
         tls = {key: file for key, file in files.items() if file}
         tls["sslmode"] = "require" if access.tls == "required" else "verify-full"
         if access.tls == "verify" and not access.ca:
