@@ -18,6 +18,7 @@ from typing import Any
 
 from mcban.core.address import parse_network
 from mcban.core.duration import FOREVER_DURATION, parse_duration
+from mcban.core.ladder import LONGEST_LOOK_BACK
 from mcban.errors import ConfigError, NoPermissionError, printable
 from mcban.shipped import shipped
 
@@ -54,6 +55,7 @@ class Config:
     poll_interval: float = 0.25
     read_new_logs: str = "beginning"
     keep_events: int = 31_536_000
+    keep_bans: int = 31_536_000
     local_copy: bool = True
 
     @property
@@ -311,6 +313,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "engine.read_new_logs": ("read_new_logs", _one_of("beginning", "end")),
     "engine.local_copy": ("local_copy", _truth),
     "engine.keep_events": ("keep_events", _duration(86_400, 10 * 31_536_000)),
+    "engine.keep_bans": ("keep_bans", _duration(LONGEST_LOOK_BACK, 100 * 31_536_000)),
 }
 """Key in the file to field and check."""
 

@@ -85,6 +85,14 @@ def pack(text: str) -> bytes | None:
     return packed
 
 
+def wider_networks(entry: str) -> list[str]:
+    """The canonical text of every network that holds all of `entry` and more, the narrowest first; not the one that
+    holds everybody."""
+    head, _, prefix = entry.partition("/")
+    longest = 128 if is_ipv6(entry) else 32
+    return [parse_network(f"{head}/{length}") for length in range(int(prefix or longest) - 1, 0, -1)]
+
+
 def to_network(entry: str) -> Network:
     """The `ipaddress` network of a canonical entry, for what needs arithmetic."""
     return ipaddress.ip_network(entry)

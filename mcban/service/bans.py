@@ -264,11 +264,10 @@ class _Desk:
 
     def _covering(self, entry: str, jails: Sequence[Jail]) -> Iterator[tuple[str, AddressRecord]]:
         """The bans in `jails` of networks wider than `entry` that hold it."""
-        network, names = to_network(entry), {jail.name for jail in jails}
-        for row in self.transaction.addresses.networks():
-            wider = entry_of(row)
-            if wider and wider != entry and row.jail in names and covers(to_network(wider), network):
-                yield wider, row
+        names = {jail.name for jail in jails}
+        for row in self.transaction.addresses.covering(entry):
+            if row.jail in names:
+                yield row.ip, row
 
     def lift(self, entry: str, jails: Sequence[Jail], *, quiet: bool = False) -> None:
         """End the bans of `entry` in `jails` and forget its hits there; `quiet` says nothing when there is none."""

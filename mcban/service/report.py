@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mcban.core.address import covers, to_network
 from mcban.core.escalation import Record, counted_for, hits_counted
 from mcban.core.model import FOREVER, Group, Jail, Kind
 from mcban.errors import FirewallError, NoPermissionError
@@ -136,10 +135,8 @@ def _rows(transaction: Transaction, world: World, entry: str, counted: Mapping[s
         jail = world.book.jails.get(row.jail)
         if jail and counted[jail.group] == row.ip and not (row.jail in rows and rows[row.jail].active):
             rows[row.jail] = row
-    network = to_network(entry)
-    for row in transaction.addresses.networks():
-        wider = entry_of(row)
-        if wider and covers(to_network(wider), network) and not (row.jail in rows and rows[row.jail].active):
+    for row in transaction.addresses.covering(entry):
+        if not (row.jail in rows and rows[row.jail].active):
             rows[row.jail] = row
     return rows
 

@@ -10,6 +10,11 @@ from mcban.service.settle import settle_bans
 from mcban.service.world import load_world, own_addresses
 from mcban.store.database import Transaction
 
+NODE_KEPT = 31_536_000
+"""Seconds for which a node that is not seen any more is remembered, and how far it had read its logs."""
+SLACK = 86_400
+"""Seconds by which the clock of a log may have been late when a ban was lifted."""
+
 
 def take_over(context: Context, before: World | None = None) -> tuple[World, list[str]]:
     """The world after what plain SQL implies was done: ladders, blacklist jails, ends of bans, bans lifted by what is
@@ -31,26 +36,34 @@ def announce(context: Context) -> None:
 
 
 def expire(context: Context) -> int:
-    """Mark the bans that have ended; returns how many."""
+    """Mark bans that have ended, a part of them where there are very many: nobody takes one that has ended for one
+    that runs meanwhile. Returns how many."""
     if not context.database.read(lambda t: t.addresses.any_over(context.now)):
         return 0
     return len(context.database.write(lambda t: t.addresses.expire(context.now)))
 
 
 class Purge:
-    """Drops what nobody can ask for any more: hits older than every look-back, old decisions, old notes of changes.
-    Hits and decisions are walked through, a part of them in each `step`."""
+    """Drops what nobody can ask for any more: hits older than every look-back, bans that ended long ago, old decisions
+    and notes of changes, nodes that are gone. The tables are walked through, a part of them in each `step`, each in
+    a transaction of its own: no log waits for long, and no other node."""
 
     def __init__(self) -> None:
-        self._hit, self._event = "", 0
+        self._hit, self._ban, self._event = "", 0, 0
 
-    def step(self, context: Context, world: World) -> None:
-        """Go on from where the last step ended."""
+    def step(self, context: Context, world: World) -> bool:
+        """Go on from where the last step ended; returns whether it ended at the end of every table."""
+        now, config, write = context.now, context.config, context.database.write
         groups = world.book.groups.values()
-        befores = {group.name: context.now - group.longest_look_back for group in groups}
+        befores = {group.name: now - group.longest_look_back for group in groups}
         # A group whose rows cannot be used at the moment is not forgotten at once.
-        otherwise = min(min(befores.values(), default=context.now), context.now - LONGEST_LOOK_BACK)
-        hit, event = self._hit, self._event
-        self._hit = context.database.write(lambda t: t.hits.purge(befores, otherwise, hit))
-        self._event = context.database.write(lambda t: t.events.purge(context.now - context.config.keep_events, event))
-        context.database.write(lambda t: t.changes.purge())
+        otherwise = min(min(befores.values(), default=now), now - LONGEST_LOOK_BACK)
+        # While hits are kept that lie before the end of a ban, its row says that they count no more.
+        ended = min(now - config.keep_bans, otherwise - SLACK)
+        hit, ban, event = self._hit, self._ban, self._event
+        self._hit = write(lambda t: t.hits.purge(befores, otherwise, hit))
+        self._ban = write(lambda t: t.addresses.purge(ended, ban))
+        self._event = write(lambda t: t.events.purge(now - config.keep_events, event))
+        dropped = write(lambda t: t.changes.purge())
+        write(lambda t: t.positions.forget(t.nodes.purge(now - NODE_KEPT)))
+        return not (self._hit or self._ban or self._event or dropped)

@@ -30,6 +30,7 @@ from sqlalchemy import (
     update,
 )
 
+from mcban.core.address import wider_networks
 from mcban.core.model import FOREVER
 from mcban.store.epoch import epoch
 from mcban.store.tables import IPS, NO, YES, Blob, read_text
@@ -59,6 +60,10 @@ _TIMES = ("since", "until", "last_hit")
 _ACTIVE = IPS.c.active == YES
 _RENEWED = and_(IPS.c.last_hit.is_not(None), IPS.c.last_hit >= IPS.c.until)
 REASON_LENGTH = 250
+EXPIRE_STEP = 5_000
+"""Bans that are marked as ended in one transaction: a fraction of a second."""
+PURGE_STEP = 5_000
+"""Rows that are looked at in one step for what may go: likewise, also when all of them go."""
 MOST = 2**31 - 1
 """What a count goes to: MariaDB's column holds no more."""
 
@@ -174,9 +179,10 @@ class AddressTable:
         unmarked = (IPS.c.active == NO, IPS.c.active.is_(None))
         return [row for inactive in unmarked for row in self._records(_select(inactive, early))]
 
-    def networks(self) -> list[AddressRecord]:
-        """The active bans of networks."""
-        return list(self._records(select(*_COLUMNS).where(_ACTIVE, IPS.c.ip.contains("/"))))
+    def covering(self, entry: str) -> list[AddressRecord]:
+        """The active bans of networks that hold the address or network `entry` and more. They are asked for by name,
+        since to look for a "/" in every ban takes longer with each."""
+        return [row for row in self.get(wider_networks(entry)) if row.active]
 
     def save(self, records: Iterable[AddressRecord]) -> None:
         """Insert the rows, or replace those of the same (ip, jail)."""
@@ -205,16 +211,27 @@ class AddressTable:
         query = select(IPS.c.id).where(_ACTIVE, IPS.c.until <= to_datetime(now), ~_RENEWED).limit(1)
         return self._connection.execute(query).first() is not None
 
-    def expire(self, now: int) -> list[tuple[str, str, int]]:
-        """Mark the bans that have ended as no longer active; returns their (ip, jail, end)."""
+    def expire(self, now: int, rows: int = EXPIRE_STEP) -> list[tuple[str, str, int]]:
+        """Mark bans that have ended as no longer active, `rows` of them at the most; returns their (ip, jail, end)."""
         over = (_ACTIVE, IPS.c.until <= to_datetime(now), ~_RENEWED)
-        ended = [
-            (ip, jail, to_seconds(until) or 0)
-            for ip, jail, until in self._connection.execute(select(IPS.c.ip, IPS.c.jail, IPS.c.until).where(*over))
-        ]
-        if ended:
-            self._connection.execute(update(IPS).where(*over).values(active=False, blacklisted=False, forced=False))
-        return ended
+        ended = self._connection.execute(select(IPS.c.id, IPS.c.ip, IPS.c.jail, IPS.c.until).where(*over).limit(rows))
+        found = ended.all()
+        for some in slices([row.id for row in found]):
+            ending = update(IPS).where(IPS.c.id.in_(some))
+            self._connection.execute(ending.values(active=False, blacklisted=False, forced=False))
+        return [(row.ip, row.jail, to_seconds(row.until) or 0) for row in found]
+
+    def purge(self, before: int, after: int = 0, rows: int = PURGE_STEP) -> int:
+        """Drop, among the next `rows` rows behind the number `after`, those that hold and allow nobody and whose ban
+        ended before `before`; where no end is known, those last hit before. Returns the number it came to, 0 at the end
+        of all."""
+        c = IPS.c
+        end = self._connection.execute(select(c.id).where(c.id > after).order_by(c.id).offset(rows).limit(1)).scalar()
+        slice_ = (c.id > after,) if end is None else (c.id > after, c.id <= end)
+        idle = (func.coalesce(c.active, NO) != YES, func.coalesce(c.whitelisted, NO) != YES)
+        old = func.coalesce(c.until, c.last_hit) < to_datetime(before)
+        self._connection.execute(delete(IPS).where(*slice_, *idle, old))
+        return end or 0
 
     def counts(self, now: int) -> dict[str, tuple[int, int]]:
         """By jail: the bans that run at `now`, and the bans that there ever were."""

@@ -10,6 +10,8 @@ from mcban.store.tables import CHANGES
 
 KEPT = 100_000
 """Changes remembered; an engine that was away for longer reads everything."""
+PURGE_STEP = 20_000
+"""Changes that are dropped in one transaction: some milliseconds."""
 
 _C = CHANGES.c
 _LAST = select(func.max(_C.id))
@@ -58,5 +60,7 @@ class ChangeTable:
         self._connection.execute(insert(CHANGES).values(ip="", jail=""))
 
     def purge(self) -> int:
-        """Drop all but the newest; returns how many."""
-        return self._connection.execute(delete(CHANGES).where(_C.id <= self.last() - KEPT)).rowcount
+        """Drop all but the newest, PURGE_STEP of them at the most; returns how many."""
+        oldest, newest, _ = self._connection.execute(_EXTENT, {"low": 0, "high": 0}).one()
+        before = min((newest or 0) - KEPT, (oldest or 0) + PURGE_STEP - 1)
+        return self._connection.execute(delete(CHANGES).where(_C.id <= before)).rowcount

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from mcban.store.addresses import to_datetime, to_seconds
 from mcban.store.tables import EVENTS
 from mcban.store.upsert import insert_rows
 
 _WORDS = 250
-PURGE_STEP = 20_000
-"""Decisions that are looked at in one step for what is too old: some milliseconds."""
+KEPT = 100
+"""Decisions about one address that are remembered: who is banned for a minute, every minute, fills no disk."""
+PURGE_STEP = 5_000
+"""Decisions that are looked at in one step for what may go: a fraction of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +56,16 @@ class EventTable:
         ]
 
     def purge(self, before: int, after: int = 0, rows: int = PURGE_STEP) -> int:
-        """Drop what was decided before `before`, among the next `rows` decisions behind the number `after`. Returns the
-        number it came to, 0 at the end of all."""
+        """Drop, among the next `rows` decisions behind the number `after`, what was decided before `before`, and where
+        many are about one address, all but the newest KEPT. Returns the number it came to, 0 at the end of all."""
         c = EVENTS.c
         end = self._connection.execute(select(c.id).where(c.id > after).order_by(c.id).offset(rows).limit(1)).scalar()
         slice_ = (c.id > after,) if end is None else (c.id > after, c.id <= end)
         self._connection.execute(delete(EVENTS).where(*slice_, c.at < to_datetime(before)))
+        many = select(c.ip).where(*slice_).group_by(c.ip).having(func.count() > KEPT // 10)
+        for ip in self._connection.execute(many).scalars().all():
+            newest = select(c.id).where(c.ip == ip).order_by(c.id.desc())
+            oldest = self._connection.execute(newest.offset(KEPT - 1).limit(1)).scalar()
+            if oldest is not None:
+                self._connection.execute(delete(EVENTS).where(c.ip == ip, c.id < oldest, *slice_))
         return end or 0

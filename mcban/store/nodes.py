@@ -6,7 +6,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 
 from mcban.core.address import parse_network
 from mcban.store.addresses import to_datetime
@@ -24,6 +24,14 @@ class NodeTable:
         """Say that `host` works here, and which addresses it has."""
         row = {"host": host, "addresses": " ".join(sorted(addresses)), "seen": to_datetime(now)}
         upsert(self._connection, NODES, ["host"], [row])
+
+    def purge(self, before: int) -> list[str]:
+        """Forget the nodes that were last seen before `before`; returns their names."""
+        gone = NODES.c.seen < to_datetime(before)
+        hosts = list(self._connection.execute(select(NODES.c.host).where(gone)).scalars())
+        if hosts:
+            self._connection.execute(delete(NODES).where(gone))
+        return hosts
 
     def addresses(self) -> dict[str, list[str]]:
         """The addresses of every node, by its name; what is no address, from somebody's plain SQL, is passed over."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import Connection, delete, select
 
@@ -88,3 +88,8 @@ class PositionTable:
                     c.host == host, c.path == _to_sql(p.path), c.device == p.device, c.inode == str(p.inode)
                 )
             )
+
+    def forget(self, hosts: Collection[str]) -> None:
+        """Forget all logs of nodes that are gone."""
+        if hosts:
+            self._connection.execute(delete(POSITIONS).where(POSITIONS.c.host.in_(hosts)))

@@ -188,7 +188,8 @@ def create_tables_of_notes() -> None:
 NOTES = {
     ("fail2ban_ips", "insert"): ["NEW.ip, NEW.jail"],
     ("fail2ban_ips", "update"): ["OLD.ip, OLD.jail", "NEW.ip, NEW.jail"],
-    ("fail2ban_ips", "delete"): ["OLD.ip, OLD.jail"],
+    # What is dropped long after its end changes nothing for anybody.
+    ("fail2ban_ips", "delete"): ["OLD.ip, OLD.jail WHERE OLD.active = 1 OR OLD.whitelisted = 1"],
     ("fail2ban_jail", "insert"): ["'', NEW.name"],
     ("fail2ban_jail", "update"): ["'', NEW.name"],
     ("fail2ban_jail", "delete"): ["'', OLD.name"],

@@ -211,7 +211,8 @@ def test_whom_sql_allows_is_not_among_the_bans_that_are_counted(database: Databa
 
 
 def test_every_change_by_plain_sql_is_noted(database: Database) -> None:
-    """Insert, update, rename and delete of bans and jails: a running engine asks for what came since."""
+    """Insert, update, rename and delete of bans and jails: a running engine asks for what came since. Only what is
+    dropped when it neither bans nor allows any more tells nobody anything."""
     changes(database)
     execute(database, f"INSERT INTO fail2ban_ips (ip, jail) VALUES ('{IP}', 'j')")
     assert changes(database) == [(IP, "j")]
@@ -220,7 +221,16 @@ def test_every_change_by_plain_sql_is_noted(database: Database) -> None:
     execute(database, "UPDATE fail2ban_ips SET ip = '192.0.2.1'")
     assert set(changes(database)) == {(IP, "j"), ("192.0.2.1", "j")}
     execute(database, "DELETE FROM fail2ban_ips")
-    assert changes(database) == [("192.0.2.1", "j")]
+    assert changes(database) == []
+    for flag in ("active", "whitelisted"):
+        execute(
+            database,
+            f"INSERT INTO fail2ban_ips (ip, jail, active) VALUES ('{IP}', 'j', 0)",
+            f"UPDATE fail2ban_ips SET {flag} = 1",
+        )
+        changes(database)
+        execute(database, "DELETE FROM fail2ban_ips")
+        assert changes(database) == [(IP, "j")]
     execute(database, "UPDATE fail2ban_jail SET enabled = 0 WHERE name = 'mc-ssh-1d'")
     assert changes(database) == [("", "mc-ssh-1d")]
     execute(database, "UPDATE fail2ban_jail SET name = 'x' WHERE name = 'mc-ssh-1d'", "DELETE FROM fail2ban_jail")
