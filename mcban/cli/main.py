@@ -33,6 +33,8 @@ COMMANDS = {
     "general": ("general:general", "All jails at once."),
     "sync": ("sync:sync", "Bring the kernel's lists and rules to what SQL says."),
     "filter": ("filter:filter_", "The filters: what counts as a hit."),
+    "import": ("transfer:import_", "Bans from a list, or from fail2ban's database."),
+    "export": ("transfer:export", "The bans in force, as a plain list."),
     "db": ("db:db", "The schema of the database."),
 }
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from mcban.core.address import Network, overlaps, pack, to_network
+from mcban.core.address import Network, is_ipv6, overlaps, pack, parse_network, to_network
 from mcban.core.model import Jail
 
 EVERYWHERE = "*"
@@ -94,6 +94,19 @@ class AllowList:
             if _applies(allowance, jail) and (protected or not allowance.protected) and _shares(network, allowance):
                 return allowance
         return None
+
+    def touching_many(self, entries: Collection[str], jail: Jail) -> dict[str, Allowance]:
+        """By entry what `touching` answers, for those where it answers something: for a hundred thousand of them."""
+        found = {entry: some for entry in entries if (some := self.covering(entry, jail)) is not None}
+        lengths = {(is_ipv6(entry), int(entry.partition("/")[2])) for entry in entries if "/" in entry}
+        for allowance in self.allowances if lengths else ():
+            network = to_network(allowance.entry)
+            for ipv6, length in lengths:
+                if ipv6 == (network.version == 6) and length < network.prefixlen and _applies(allowance, jail):
+                    wider = parse_network(str(network.supernet(new_prefix=length)))
+                    if wider in entries:
+                        found.setdefault(wider, allowance)
+        return found
 
 
 class Screen:

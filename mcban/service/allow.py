@@ -43,7 +43,7 @@ def allow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
         if name in world.book.groups:
             jails = {jail.name: jail for jail in world.book.groups[name].jails}
         said = [line for entry in entries for line in _allow(context, transaction, name, entry)]
-        return said, _lift_covered(context, transaction, jails, entries)
+        return said, lift_covered(context, transaction, jails, entries)
 
     said, lifted = context.database.write(work)
     sync(context, meant=[*entries, *(line.split()[0] for line in lifted)])
@@ -66,7 +66,7 @@ def _allow(context: Context, transaction: Transaction, name: str | None, entry: 
     return said
 
 
-def _lift_covered(
+def lift_covered(
     context: Context, transaction: Transaction, jails: Mapping[str, Jail], entries: Sequence[str]
 ) -> list[str]:
     """End the bans in `jails` that `entries` cover; returns what was done, one line each."""
@@ -103,7 +103,7 @@ def lift_newly_allowed(context: Context, transaction: Transaction, world: World,
         scopes = {EVERYWHERE: world.book.jails}.get(allowance.scope) or {
             name: jail for name, jail in world.book.jails.items() if allowance.scope in {name, jail.group}
         }
-        said += _lift_covered(context, transaction, scopes, [allowance.entry])
+        said += lift_covered(context, transaction, scopes, [allowance.entry])
     return said
 
 

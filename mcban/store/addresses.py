@@ -125,6 +125,26 @@ class AddressTable:
             query = query.where(IPS.c.jail.in_(list(jails)))
         return list(self._records(query.order_by(IPS.c.id)))
 
+    def page(
+        self, after: int, now: int, jails: Collection[str], limit: int
+    ) -> tuple[int | None, list[tuple[str, str, int | None, int | None]]]:
+        """The bans of `jails` that run at `now`, in the rows numbered after `after`, of which `limit` are looked at, as
+        (ip, jail, end, last hit), the end None where it is not worked out yet; and the number to go on from, None at
+        the end."""
+        numbers = select(IPS.c.id).where(IPS.c.id > after).order_by(IPS.c.id).limit(limit).subquery()
+        last = self._connection.execute(select(func.max(numbers.c.id))).scalar()
+        if last is None:
+            return None, []
+        ip, jail = (type_coerce(column, String()) for column in (IPS.c.ip, IPS.c.jail))
+        query = select(ip, jail, epoch(IPS.c.until), epoch(func.coalesce(IPS.c.last_hit, IPS.c.since)))
+        query = query.where(IPS.c.id > after, IPS.c.id <= last, IPS.c.active)
+        query = query.where(or_(IPS.c.until.is_(None), IPS.c.until > to_datetime(now)))
+        query = query.where(~func.coalesce(IPS.c.whitelisted, false())).order_by(IPS.c.id)
+        known = set(jails)
+        return last, [
+            (read_text(row[0]), row[1], row[2], row[3]) for row in self._connection.execute(query) if row[1] in known
+        ]
+
     def running(self, now: int, jails: Collection[str]) -> Iterator[tuple[str, str, int | None, bool]]:
         """The bans of `jails` that run at `now` by an end that is worked out, as (ip, jail, end, special), in bulk.
         An end that cannot be read is None; `special` are rows that allow, or were forced."""

@@ -76,11 +76,22 @@ def test_the_interface_is_there() -> None:
     }
     for noun, verbs in nouns.items():
         assert [path[1] for path in EVERY if path[:1] == (noun,) and len(path) == 2] == verbs, noun
-    for verb in ("run", "replay", "status", "show", "banned", "ban", "unban", "sync"):
+    for verb in ("run", "replay", "status", "show", "banned", "ban", "unban", "sync", "import", "export"):
         assert (verb,) in EVERY
 
 
-SHOWS = ["status", "show", "banned", "sync", "replay", "db check", "filter list", "filter show", "filter test"]
+SHOWS = [
+    "status",
+    "show",
+    "banned",
+    "sync",
+    "replay",
+    "export",
+    "db check",
+    "filter list",
+    "filter show",
+    "filter test",
+]
 SHOWS += ["whitelist list", "blacklist list", "jail list", "jail show"]
 
 
