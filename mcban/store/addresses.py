@@ -137,9 +137,9 @@ class AddressTable:
             return None, []
         ip, jail = (type_coerce(column, String()) for column in (IPS.c.ip, IPS.c.jail))
         query = select(ip, jail, epoch(IPS.c.until), epoch(func.coalesce(IPS.c.last_hit, IPS.c.since)))
-        query = query.where(IPS.c.id > after, IPS.c.id <= last, IPS.c.active)
+        query = query.where(IPS.c.id > after, IPS.c.id <= last, _ACTIVE)
         query = query.where(or_(IPS.c.until.is_(None), IPS.c.until > to_datetime(now)))
-        query = query.where(~func.coalesce(IPS.c.whitelisted, false())).order_by(IPS.c.id)
+        query = query.where(func.coalesce(IPS.c.whitelisted, NO) == NO).order_by(IPS.c.id)
         known = set(jails)
         return last, [
             (read_text(row[0]), row[1], row[2], row[3]) for row in self._connection.execute(query) if row[1] in known
