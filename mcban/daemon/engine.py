@@ -18,6 +18,7 @@ from typing import Any
 from mcban import __version__
 from mcban.core.duration import about
 from mcban.core.plan import Plan
+from mcban.daemon import heap
 from mcban.daemon.asking import Asking
 from mcban.daemon.bridge import Bridge, describe
 from mcban.daemon.presence import Presence
@@ -50,6 +51,8 @@ GLANCE = 0.1
 """Seconds between two looks while the database is away."""
 LAST_WORD = 2.0
 """Seconds for which the end waits for one."""
+MUCH = 2_000
+"""Addresses remembered, from which on forgetting them is worth giving their space back to the system."""
 
 
 class Engine:
@@ -142,10 +145,13 @@ class Engine:
                     signals.reload = False
                     self._guarded(self._reload)
                 waiting = self._catching_up(busy=busy)
-                for name, (every, action) in timers.items():
-                    if time.monotonic() >= self._due[name] and not signals.stop and name not in waiting:
-                        self._due[name] = time.monotonic() + every
-                        self._guarded(action)
+                # One at a time: between two, who attacks gets his turn.
+                name = min(self._due.keys() - waiting, key=self._due.__getitem__)
+                if time.monotonic() >= self._due[name] and not signals.stop:
+                    every, action = timers[name]
+                    self._due[name] = time.monotonic() + every
+                    self._guarded(action)
+                    continue
                 if busy or signals.stop or self._bridge.outage is not None:
                     continue
                 selector.select(max(0.0, min(self._due.values()) - time.monotonic()))
@@ -357,7 +363,10 @@ class Engine:
             self._follow_sources()
         upkeep.announce(self._context)
         self._purging.step(self._context, self._world)
+        much = self._memory.size > MUCH
         self._memory.forget()  # what was written here would make it do so anyway: the space is free at once
+        if much:
+            heap.give_back()
 
     def _reload(self) -> None:
         """Read jails and filters again: SIGHUP."""

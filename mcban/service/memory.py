@@ -40,11 +40,16 @@ class Memory:
             self.forget()
             return
         self._edition = edition.following
-        too_many = sum(map(len, self._records.values())) - MOST
+        too_many = self.size - MOST
         for records in sorted(self._records.values(), key=len, reverse=True) if too_many > 0 else ():
             for entry in list(islice(records, max(0, too_many))):
                 del records[entry]
                 too_many -= 1
+
+    @property
+    def size(self) -> int:
+        """How many addresses are remembered."""
+        return sum(map(len, self._records.values()))
 
     def forget(self) -> None:
         """Know nothing."""

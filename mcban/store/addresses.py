@@ -5,8 +5,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -31,9 +30,8 @@ from sqlalchemy import (
 )
 
 from mcban.core.address import wider_networks
-from mcban.core.model import FOREVER
 from mcban.store.epoch import epoch
-from mcban.store.tables import IPS, NO, YES, Blob, read_text
+from mcban.store.tables import IPS, NO, YES, Blob, read_text, to_datetime
 from mcban.store.upsert import slices, upsert_rows
 
 _COLUMNS = (
@@ -90,12 +88,6 @@ class AddressRecord:
 def to_seconds(at: datetime | None) -> int | None:
     """Aware datetime to seconds since the epoch."""
     return None if at is None else calendar.timegm(at.utctimetuple())
-
-
-@lru_cache(maxsize=128)  # a thousand bans share few seconds
-def to_datetime(at: int | None) -> datetime | None:
-    """Seconds since the epoch to aware datetime."""
-    return None if at is None else datetime.fromtimestamp(min(max(at, 0), FOREVER), UTC)
 
 
 def _select(*conditions: ColumnElement[bool]) -> Select[Any]:
@@ -286,9 +278,9 @@ def _row_of(record: AddressRecord) -> tuple[Any, ...]:
         record.active,
         record.blacklisted,
         record.whitelisted,
-        to_datetime(record.since),
-        to_datetime(record.until),
-        to_datetime(record.last_hit),
+        record.since,
+        record.until,
+        record.last_hit,
         record.reason[:REASON_LENGTH] if record.reason else None,
         record.host,
         record.lifted_after,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, select
 
-from mcban.store.addresses import to_datetime, to_seconds
-from mcban.store.tables import EVENTS
+from mcban.store.addresses import to_seconds
+from mcban.store.tables import EVENTS, to_datetime
 from mcban.store.upsert import insert_rows
 
 _WORDS = 250
@@ -40,9 +40,7 @@ class EventTable:
     def add(self, events: Sequence[Event]) -> None:
         """Note what was decided."""
         columns = ("at", "what", "ip", "jail", "until", "reason", "host")
-        rows = [
-            (to_datetime(e.at), e.what, e.ip, e.jail, to_datetime(e.until), e.reason[:_WORDS], e.host) for e in events
-        ]
+        rows = [(e.at, e.what, e.ip, e.jail, e.until, e.reason[:_WORDS], e.host) for e in events]
         insert_rows(self._connection, EVENTS, columns, rows)
 
     def of(self, ip: str, limit: int) -> list[Event]:

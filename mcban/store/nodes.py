@@ -9,8 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 
 from mcban.core.address import parse_network
-from mcban.store.addresses import to_datetime
-from mcban.store.tables import NODES
+from mcban.store.tables import NODES, to_datetime
 from mcban.store.upsert import upsert
 
 

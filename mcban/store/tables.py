@@ -39,7 +39,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.types import TIMESTAMP, TypeDecorator, TypeEngine
 
 from mcban.core.ladder import DEFAULT_MAX_COUNT
-from mcban.core.model import LONGEST_CURSOR, LONGEST_PATH
+from mcban.core.model import FOREVER, LONGEST_CURSOR, LONGEST_PATH
 
 BigId = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself only in a column that is exactly INTEGER."""
@@ -124,8 +124,14 @@ class _LenientTimestamp(_LenientDateTime):
     __visit_name__ = "TIMESTAMP"
 
 
+def to_datetime(at: int) -> datetime:
+    """Seconds since the epoch to aware datetime, as SQL can hold it."""
+    return datetime.fromtimestamp(min(max(at, 0), FOREVER), UTC)
+
+
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime in Python, whole seconds without zone in SQL."""
+    """An aware UTC datetime in Python, whole seconds without zone in SQL. It is written from seconds since the epoch,
+    too: for a thousand rows the way over a datetime of each is felt."""
 
     impl = DateTime
     lenient: type[_LenientDateTime] = _LenientDateTime
@@ -140,10 +146,12 @@ class UtcDateTime(TypeDecorator[datetime]):
             return dialect.type_descriptor(TIMESTAMP(timezone=True))
         return dialect.type_descriptor(self.impl_instance)
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | int | None, dialect: Dialect) -> datetime | None:
         """Aware to naive UTC; a naive value is a mistake of ours."""
         if value is None:
             return None
+        if isinstance(value, int):
+            value = to_datetime(value)
         if value.tzinfo is None:
             raise ValueError("a time without a zone")
         at = value.astimezone(UTC).replace(microsecond=0)
@@ -163,9 +171,10 @@ class UtcTimestamp(UtcDateTime):
     lenient = _LenientTimestamp
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | int | None, dialect: Dialect) -> datetime | None:
         """MariaDB's TIMESTAMP begins one second after 1970: a log with a broken clock says earlier times."""
-        return super().process_bind_param(value and max(value, _FIRST_TIMESTAMP), dialect)
+        at = to_datetime(value) if isinstance(value, int) else value
+        return super().process_bind_param(at and max(at, _FIRST_TIMESTAMP), dialect)
 
 
 _FIRST_TIMESTAMP = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)

@@ -92,28 +92,38 @@ class _Statement:
         noted = dialect.name == "sqlite" and statement.table is IPS
         self.several = _several(self.text, len(columns)) if noted else None
         table: Any = statement.table
-        self._processors: list[tuple[int, Callable[[Any], Any]]] = []
+        self._processors: list[tuple[int, Callable[[Any], Any], bool]] = []
         for place, kind in enumerate(table.c[name].type for name in columns):
             process = kind.dialect_impl(dialect).bind_processor(dialect)
             if process is not None:
-                times = isinstance(kind, UtcDateTime)  # the few seconds of a batch, again and again
-                self._processors.append((place, lru_cache(maxsize=128)(process) if times else process))
+                self._processors.append((place, process, isinstance(kind, UtcDateTime)))
 
     def rows(self, rows: Iterable[Sequence[Any]]) -> list[Any]:
         """`rows` as the driver takes them."""
         if self._processors:
-            rows = map(self._processed, rows)
+            rows = self._processed(rows)
         if self._order is None:
             return [dict(zip(self._columns, row, strict=True)) for row in rows]
         if self._order == list(range(len(self._columns))):
             return list(map(tuple, rows))
         return list(map(itemgetter(*self._order), rows))
 
-    def _processed(self, row: Sequence[Any]) -> list[Any]:
-        values = list(row)
-        for place, process in self._processors:
-            values[place] = process(values[place])
-        return values
+    def _processed(self, rows: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
+        # The few seconds of a batch come again and again.
+        columns: list[tuple[int, Callable[[Any], Any], dict[Any, Any] | None]] = [
+            (place, process, {} if is_time else None) for place, process, is_time in self._processors
+        ]
+        for row in rows:
+            values = list(row)
+            for place, process, known in columns:
+                value = values[place]
+                if known is None:
+                    values[place] = process(value)
+                elif value in known:
+                    values[place] = known[value]
+                else:
+                    values[place] = known[value] = process(value)
+            yield values
 
 
 @lru_cache(maxsize=64)
