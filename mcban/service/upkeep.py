@@ -51,8 +51,8 @@ class Purge:
     def __init__(self) -> None:
         self._hit, self._ban, self._event = "", 0, 0
 
-    def step(self, context: Context, world: World) -> bool:
-        """Go on from where the last step ended; returns whether it ended at the end of every table."""
+    def step(self, context: Context, world: World) -> None:
+        """Go on from where the last step ended."""
         now, config, write = context.now, context.config, context.database.write
         groups = world.book.groups.values()
         befores = {group.name: now - group.longest_look_back for group in groups}
@@ -64,6 +64,5 @@ class Purge:
         self._hit = write(lambda t: t.hits.purge(befores, otherwise, hit))
         self._ban = write(lambda t: t.addresses.purge(ended, ban))
         self._event = write(lambda t: t.events.purge(now - config.keep_events, event))
-        dropped = write(lambda t: t.changes.purge())
+        write(lambda t: t.changes.purge())
         write(lambda t: t.positions.forget(t.nodes.purge(now - NODE_KEPT)))
-        return not (self._hit or self._ban or self._event or dropped)

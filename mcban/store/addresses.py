@@ -238,7 +238,9 @@ class AddressTable:
         ended before `before`; where no end is known, those last hit before. Returns the number it came to, 0 at the end
         of all."""
         c = IPS.c
-        end = self._connection.execute(select(c.id).where(c.id > after).order_by(c.id).offset(rows).limit(1)).scalar()
+        end = self._connection.execute(
+            select(c.id).where(c.id > after).order_by(c.id).offset(rows - 1).limit(1)
+        ).scalar()
         slice_ = (c.id > after,) if end is None else (c.id > after, c.id <= end)
         idle = (func.coalesce(c.active, NO) != YES, func.coalesce(c.whitelisted, NO) != YES)
         old = func.coalesce(c.until, c.last_hit) < to_datetime(before)

@@ -57,7 +57,9 @@ class EventTable:
         """Drop, among the next `rows` decisions behind the number `after`, what was decided before `before`, and where
         many are about one address, all but the newest KEPT. Returns the number it came to, 0 at the end of all."""
         c = EVENTS.c
-        end = self._connection.execute(select(c.id).where(c.id > after).order_by(c.id).offset(rows).limit(1)).scalar()
+        end = self._connection.execute(
+            select(c.id).where(c.id > after).order_by(c.id).offset(rows - 1).limit(1)
+        ).scalar()
         slice_ = (c.id > after,) if end is None else (c.id > after, c.id <= end)
         self._connection.execute(delete(EVENTS).where(*slice_, c.at < to_datetime(before)))
         many = select(c.ip).where(*slice_).group_by(c.ip).having(func.count() > KEPT // 10)
