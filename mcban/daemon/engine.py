@@ -28,6 +28,7 @@ from mcban.errors import DatabaseError, FirewallError, McbanError, RefusedError,
 from mcban.firewall.base import IncompleteError, Refusal
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed, News, look_up
+from mcban.service.claim import BEAT, LostNameError, NodeName
 from mcban.service.context import Context, Fault, World
 from mcban.service.drift import DriftWatch
 from mcban.service.memory import Memory
@@ -64,6 +65,9 @@ class Engine:
         self._memory = Memory()
         self._drift = DriftWatch()
         self._purging = upkeep.Purge()
+        self._name = NodeName(context, presence.owner())
+        self._lost: LostNameError | None = None
+        self._ahead = 0
         self._refusals: tuple[Refusal, ...] = ()
         self._troubles: dict[str, str] = {}
         self._faults: list[Fault] = []
@@ -94,7 +98,8 @@ class Engine:
         """Start on a database that answers."""
         context, first = self._context, self._bridge.known is None
         self._feed = context.database.glance(ChangeFeed)
-        upkeep.announce(context)
+        self._name.take()
+        self._tell_clock()
         self._world, said = upkeep.take_over(context)
         self._say(said)
         upkeep.expire(context)
@@ -112,7 +117,7 @@ class Engine:
         return self._reading.broken
 
     def run(self, signals: Signals) -> None:
-        """Until a signal says stop."""
+        """Until a signal says stop. Raises LostNameError when another engine turns out to be this node."""
         config = self._context.config
         timers: dict[str, tuple[float, Callable[[], None]]] = {
             "poll": (config.poll_interval, self._poll),
@@ -120,12 +125,15 @@ class Engine:
             "sync": (float(config.sync_interval), self._tend),
             "look": (LOOK_EVERY, self._look),
             "purge": (PURGE_EVERY, self._purge),
+            "beat": (BEAT, self._beat),
         }
         self._signals = signals
         self._context.database.conduct = Asking(self._meanwhile)
         self._context.database.patience = 0.0
-        while not self._begun and not signals.stop:
+        while not self._begun and not signals.stop and self._lost is None:
             self._go_on_without()
+        if self._lost is not None:
+            raise self._lost
         if signals.stop:
             return
         self._reading.warm_up()
@@ -136,7 +144,7 @@ class Engine:
         with selectors.DefaultSelector() as selector:
             selector.register(self._reading.fileno(), selectors.EVENT_READ)
             selector.register(signals.fileno(), selectors.EVENT_READ)
-            while not signals.stop:
+            while not signals.stop and self._lost is None:
                 if self._bridge.outage is not None:
                     self._go_on_without()
                     continue
@@ -156,6 +164,8 @@ class Engine:
                     continue
                 selector.select(max(0.0, min(self._due.values()) - time.monotonic()))
                 signals.drain()
+        if self._lost is not None:
+            raise self._lost
 
     def read_to_end(self, signals: Signals, onlooker: Onlooker | None = None) -> bool:
         """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong; returns False
@@ -174,6 +184,7 @@ class Engine:
         upkeep.expire(self._context)
         self._mend()
         self._reading.tell()
+        self._name.leave()
         return not signals.stop
 
     def stop(self, *, keep: bool) -> None:
@@ -181,6 +192,7 @@ class Engine:
         tell_systemd("STOPPING=1")
         if self._begun:
             self._guarded(self._commit)
+            self._guarded(self._name.leave)
             self._bridge.keep(self._reading.positions, last=True)
             self._reading.close()
         self._bridge.close()
@@ -205,6 +217,9 @@ class Engine:
     def _commit_when_full(self) -> None:
         if self._reading.pending.full:
             self._commit()
+            if time.monotonic() >= self._due.get("beat", 0.0):
+                self._due["beat"] = time.monotonic() + BEAT
+                self._name.keep()
 
     def _commit(self) -> None:
         """Write what is pending, then let the kernel have the bans."""
@@ -284,9 +299,12 @@ class Engine:
             elif self._reading.pending:
                 self._commit()
             else:
-                upkeep.announce(self._context)
+                self._beat()
         except FirewallError:
             raise
+        except LostNameError as error:
+            self._lost = error
+            return
         except McbanError as error:
             self._bridge.failed(str(error))
             return
@@ -336,6 +354,27 @@ class Engine:
             found = look_up(self._context, self._world, news.changed)  # as it was settled
         self._note(enforce(self._context, self._world, found.rows, found.gone))
 
+    def _beat(self) -> None:
+        """Say to the other nodes that this one is there, and look at their common clock."""
+        self._context.database.look_at_clock()
+        self._tell_clock()
+        try:
+            said = self._name.keep()
+        except LostNameError as error:
+            self._lost = error
+            return
+        if said:
+            log.error("%s", said)
+
+    def _tell_clock(self) -> None:
+        before, self._ahead = self._ahead, self._context.database.ahead
+        if before != self._ahead:
+            way = "behind" if self._ahead > 0 else "ahead of"
+            log.warning(
+                "this machine's clock %s: bans begin and end by the database's",
+                f"is {about(abs(self._ahead))} {way} the database's" if self._ahead else "is right again",
+            )
+
     def _tend(self) -> None:
         """End bans, mend the kernel if it drifted, say how things are."""
         try:
@@ -361,7 +400,6 @@ class Engine:
         if self._world != world:
             self._drift.doubt()
             self._follow_sources()
-        upkeep.announce(self._context)
         self._purging.step(self._context, self._world)
         much = self._memory.size > MUCH
         self._memory.forget()  # what was written here would make it do so anyway: the space is free at once

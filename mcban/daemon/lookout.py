@@ -66,7 +66,8 @@ class Lookout:
                 return False
             if block.data:
                 patterns = reader.patterns_of(block.path)
-                hits = self._intake.hits(block.path, block.data, patterns, self._context.now)
+                now, ahead = self._context.own_now, self._context.database.ahead
+                hits = self._intake.hits(block.path, block.data, patterns, now, ahead)
                 self._bans += self._judgement.take(hits)
             reader.take_warnings()  # the engine's own reader will come by, and tell them
             self._intake.warnings.clear()

@@ -6,8 +6,10 @@ The lock is the kernel's, so that it goes with the process however that ends; th
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import secrets
 import signal
 import socket
 import time
@@ -20,6 +22,7 @@ from mcban.errors import McbanError, NoPermissionError
 
 LOCK = "engine.lock"
 STATE = "engine.json"
+IDENTITY = "identity"
 ROOM = 2048
 """Bytes by which the next thing said may be longer where nothing can be added to the disk."""
 
@@ -123,6 +126,19 @@ class Presence:
         # What an engine that was killed said of itself: its process number may be a stranger's by now.
         with suppress(OSError):
             (self._folder / STATE).unlink(missing_ok=True)
+
+    def owner(self) -> str:
+        """What tells this machine with this state directory from others: one and the same after a restart, also after
+        that of the machine."""
+        file = self._folder / IDENTITY
+        with suppress(OSError):
+            if not file.exists():
+                file.write_text(secrets.token_hex(16), "utf-8")
+        known = [str(self._folder.absolute())]
+        for place in (file, Path("/etc/machine-id")):  # the latter, for machines that were copied
+            with suppress(OSError, UnicodeDecodeError):
+                known.append(place.read_text("utf-8").strip())
+        return hashlib.sha256("\n".join(known).encode()).hexdigest()
 
     def take_firewall(self, backend: str) -> None:
         """Be the one engine that enforces with `backend` in this network namespace; raises McbanError when another is:

@@ -120,7 +120,7 @@ class Reading:
         for status in self._reader.status():
             patterns = self._reader.patterns_of(status.path)
             if patterns:
-                self._intake.hits(status.path, b"\n", patterns, self._context.now)
+                self._intake.hits(status.path, b"\n", patterns, self._context.own_now)
 
     def take_block(self) -> bool:
         """Take the next block into what is pending; False when there is none."""
@@ -177,7 +177,8 @@ class Reading:
     def take(self, block: Block, patterns: Collection[str]) -> None:
         """Take a block, to which `patterns` led, into what is pending."""
         if block.data:
-            self.pending.hits += self._intake.hits(block.path, block.data, patterns, self._context.now)
+            now, ahead = self._context.own_now, self._context.database.ahead
+            self.pending.hits += self._intake.hits(block.path, block.data, patterns, now, ahead)
         # A new file may have the number of one that is to be forgotten: its position takes the place of the old one.
         self.pending.finished.pop(_key(block.position), None)
         self.pending.positions[_key(block.position)] = self._taken[_key(block.position)] = block.position

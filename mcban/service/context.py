@@ -70,5 +70,11 @@ class Context:
 
     @property
     def now(self) -> int:
-        """Whole seconds since the epoch."""
+        """Whole seconds since the epoch by the clock that all nodes have in common, the database server's: bans begin
+        and end by it."""
+        return self.own_now + self.database.ahead
+
+    @property
+    def own_now(self) -> int:
+        """Whole seconds since the epoch by this machine's clock: what its logs and its kernel go by."""
         return int(self.host.clock())

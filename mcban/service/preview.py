@@ -115,7 +115,7 @@ def preview(context: Context, group: Group, allow: AllowList, blocks: Blocks, th
     lines = hits = logins = 0
     for path, data in blocks:
         lines += data.count(b"\n")
-        for hit in intake.hits(path, data, (LOG,), context.now):
+        for hit in intake.hits(path, data, (LOG,), context.own_now):
             if hit.ip not in whom:
                 whom[hit.ip] = counted_for(group, hit.ip, allow)
             if hit.group == _LOGINS:

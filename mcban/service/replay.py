@@ -62,7 +62,7 @@ def replay(context: Context, group: Group, allow: AllowList, blocks: Blocks) -> 
     lines = hits = 0
     for path, data in blocks:
         lines += data.count(b"\n")
-        for hit in intake.hits(path, data, (LOG,), context.now):
+        for hit in intake.hits(path, data, (LOG,), context.own_now):
             verdict = trial.take(hit, counted_for(group, hit.ip, allow))
             hits += verdict.counted
             bans += [seen_from(ban, hit.ip) for ban in verdict.bans]

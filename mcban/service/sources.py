@@ -122,8 +122,9 @@ class Intake:
         """Every path and glob that some group reads."""
         return list(dict.fromkeys(pattern for source in self._sources for pattern in source.patterns))
 
-    def hits(self, path: str, data: bytes, patterns: Collection[str], now: int) -> list[Hit]:
-        """The hits in `data`, lines of the log at `path`, which `patterns` led to."""
+    def hits(self, path: str, data: bytes, patterns: Collection[str], now: int, ahead: int = 0) -> list[Hit]:
+        """The hits in `data`, lines of the log at `path`, which `patterns` led to. `now` is by the clock by which the
+        log was written; the hits' times are by one that is so many seconds `ahead`."""
         feed = self._feed(frozenset(patterns), path)
         hits: list[Hit] = []
         latest = now + FUTURE
@@ -135,7 +136,7 @@ class Intake:
                     self._warn(feed, path, f"{why}: the time of reading is taken; is the clock or the time zone right?")
                     at = now  # noqa: PLW2901  # from here on it is the hit's
                 for group in groups[index]:
-                    hits.append(Hit(at, ip, group, user))  # noqa: PERF401  # mostly one: no list for it
+                    hits.append(Hit(at + ahead, ip, group, user))  # noqa: PERF401  # mostly one: no list for it
             if scanner.overlong > overlong:
                 self._warn(feed, path, "lines too long to be matched were passed over")
             for index, count in scanner.gave_up.items():

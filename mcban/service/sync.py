@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mcban.core.address import pack, parse_network
@@ -146,7 +146,7 @@ def compare(context: Context, names: Collection[str] | None = None) -> Compariso
     The kernel is read first, then SQL: a ban that lands in between is never taken for a stray.
     """
     book = context.database.read(lambda t: load_world(context, t)).book
-    actual = context.firewall.read([jail.name for group in _groups(book.groups, names) for jail in group.jails])
+    actual = _read(context, [jail.name for group in _groups(book.groups, names) for jail in group.jails])
 
     def work(transaction: Transaction) -> tuple[World, Aim]:
         world = load_world(context, transaction)
@@ -188,7 +188,7 @@ def sync(
 
 def restore(context: Context, aim: Aim) -> Outcome:
     """Put back what the kernel should hold by an earlier aim, and lift nothing: for while SQL cannot be asked."""
-    actual = context.firewall.read(list(aim.wanted.entries))
+    actual = _read(context, list(aim.wanted.entries))
     full = plan(aim.wanted, actual, context.now, context.firewall.longest)
     todo = Plan(create=full.create, add=full.add, rules=full.rules)
     refusals = _apply(context, todo)
@@ -284,10 +284,24 @@ def enforce(
 def _apply(context: Context, todo: Plan) -> tuple[Refusal, ...]:
     if todo.empty:
         return ()
-    refusals = tuple(context.firewall.apply(todo, context.now))
+    late = -context.database.ahead
+    own = todo if not late else replace(todo, add={jail: _shifted(ends, late) for jail, ends in todo.add.items()})
+    refusals = tuple(context.firewall.apply(own, context.own_now))
     if context.forget_connections is not None and todo.add:
         context.forget_connections({entry for entries in todo.add.values() for entry in entries})
     return refusals
+
+
+def _read(context: Context, jails: Collection[str]) -> Actual:
+    """What the kernel holds; it ends entries by this machine's clock, which is not always that of SQL."""
+    actual, ahead = context.firewall.read(jails), context.database.ahead
+    if not ahead:
+        return actual
+    return replace(actual, entries={jail: _shifted(ends, ahead) for jail, ends in actual.entries.items()})
+
+
+def _shifted(ends: Mapping[str, int], seconds: int) -> dict[str, int]:
+    return {entry: end if end >= FOREVER else end + seconds for entry, end in ends.items()}
 
 
 def _groups(groups: dict[str, Group], names: Collection[str] | None) -> list[Group]:

@@ -7,7 +7,7 @@ from mcban.service.allow import lift_newly_allowed
 from mcban.service.context import Context, World
 from mcban.service.jails import settle
 from mcban.service.settle import settle_bans
-from mcban.service.world import load_world, own_addresses
+from mcban.service.world import load_world
 from mcban.store.database import Transaction
 
 NODE_KEPT = 31_536_000
@@ -27,12 +27,6 @@ def take_over(context: Context, before: World | None = None) -> tuple[World, lis
         return world, said + (lift_newly_allowed(context, transaction, world, before) if before else [])
 
     return context.database.write(work)
-
-
-def announce(context: Context) -> None:
-    """Let the other nodes know this one's addresses, which they protect."""
-    addresses = own_addresses(context.host.protected())
-    context.database.write(lambda t: t.nodes.announce(context.config.node, addresses, context.now))
 
 
 def expire(context: Context) -> int:

@@ -15,6 +15,7 @@ from mcban.errors import ConfigError, DatabaseError
 from mcban.store.access import Access, host_of, shown
 from mcban.store.addresses import AddressTable
 from mcban.store.changes import ChangeTable
+from mcban.store.clock import ServerClock
 from mcban.store.embedded import Embedded
 from mcban.store.events import EventTable
 from mcban.store.faults import PASSING, Kind, kind_of, no_text, translated
@@ -61,7 +62,7 @@ class Transaction:
 
     def __init__(self, connection: Connection, edition: Edition | None = None, link: int = 0) -> None:
         self.edition, self.link = edition, link
-        self.connection = connection
+        self._connection = connection
         self.jails = JailTable(connection)
         self.addresses = AddressTable(connection)
         self.hits = HitTable(connection)
@@ -69,6 +70,10 @@ class Transaction:
         self.events = EventTable(connection)
         self.changes = ChangeTable(connection)
         self.nodes = NodeTable(connection)
+
+    def look_at(self, clock: ServerClock) -> None:
+        """Have `clock` find out again how far the server's is ahead."""
+        clock.look(self._connection)
 
 
 class Database:
@@ -95,6 +100,7 @@ class Database:
         """Runs each transaction. Whoever cannot wait for an answer that may take long sets another."""
         self._glance: tuple[Connection, Transaction] | None = None
         self._links = 0
+        self._clock = ServerClock(self.engine) if isinstance(self._place, Servers) else None
 
     @property
     def engine(self) -> Engine:
@@ -154,6 +160,17 @@ class Database:
         self._links += 1
         self._glance = connection, Transaction(connection, link=self._links)
         return self._glance[1]
+
+    @property
+    def ahead(self) -> int:
+        """Seconds by which the server's clock, the one that all nodes have in common, is ahead of this machine's."""
+        return self._clock.ahead if self._clock else 0
+
+    def look_at_clock(self) -> None:
+        """Find out again how far the server's clock is ahead. Raises as `read` does."""
+        clock = self._clock
+        if clock is not None:
+            self.glance(lambda transaction: transaction.look_at(clock))
 
     def _end_glance(self) -> None:
         if self._glance is not None:

@@ -366,8 +366,11 @@ NODES = Table(
     _always("host", _words(150), primary_key=True),
     _always("addresses", Text),
     _always("seen", UtcDateTime),
+    _always("owner", _words(64), default="", server_default=""),
+    _always("token", _words(64), default="", server_default=""),
 )
-"""A machine that works on this database; its addresses are protected on all of them."""
+"""A machine that works on this database; its addresses are protected on all of them. An engine that works under the
+name says so every few seconds, by its `token`; `owner` is the machine's, so that it can begin anew at once."""
 
 TURN = Table(
     "mcban_turn",

@@ -169,6 +169,8 @@ def create_tables_of_notes() -> None:
         sa.Column("host", words(150), nullable=False),
         sa.Column("addresses", sa.Text, nullable=False),
         sa.Column("seen", AT, nullable=False),
+        sa.Column("owner", words(64), server_default="", nullable=False),
+        sa.Column("token", words(64), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("host", name=op.f("pk_mcban_node")),
         **MYSQL,
     )

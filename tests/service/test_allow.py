@@ -10,6 +10,7 @@ from mcban.errors import RefusedError, UsageError
 from mcban.service import upkeep
 from mcban.service.allow import allow, allowances, disallow, parse_names
 from mcban.service.bans import ban, blacklist_add
+from mcban.service.claim import NodeName
 from mcban.service.context import Context
 from mcban.service.sync import sync
 from tests.conftest import Machine, MakeContext
@@ -163,7 +164,7 @@ def test_what_one_node_allows_the_others_let_in(make_context: MakeContext, machi
     sync(there)
     assert held(there) == held(here) == []
     machine.protected["198.51.100.1"] = "an address of this host"
-    upkeep.announce(there)
+    NodeName(there, "machine").take()
     machine.protected.clear()
     with pytest.raises(RefusedError, match="node there"):
         ban(here, "mc-exim-1d", ["198.51.100.1"], None, force=False, yes=False)

@@ -9,6 +9,7 @@ import pytest
 from mcban.core.model import FOREVER, Position
 from mcban.service import upkeep
 from mcban.service.bans import unban
+from mcban.service.claim import NodeName
 from mcban.service.context import Context
 from mcban.service.report import bans_in_force, overview, show
 from mcban.service.sync import aim_of, enforce, sync
@@ -166,7 +167,7 @@ def everything_works(context: Context, *odd: str) -> list[str]:
         assert held(context) == ["mc-exim-1w"]
     assert [ban.ip for ban in fail(context, 5, "192.0.2.99").bans] == ["192.0.2.99"]
     upkeep.expire(context)
-    upkeep.announce(context)
+    NodeName(context, "machine").take()
     upkeep.Purge().step(context, upkeep.take_over(context)[0])
     context.database.read(lambda t: (t.changes.since(0), t.addresses.covering("192.0.2.1"), t.positions.all("here")))
     return first
