@@ -62,7 +62,7 @@ class Transaction:
 
     def __init__(self, connection: Connection, edition: Edition | None = None, link: int = 0) -> None:
         self.edition, self.link = edition, link
-        self._connection = connection
+        self.connection = connection
         self.jails = JailTable(connection)
         self.addresses = AddressTable(connection)
         self.hits = HitTable(connection)
@@ -70,10 +70,6 @@ class Transaction:
         self.events = EventTable(connection)
         self.changes = ChangeTable(connection)
         self.nodes = NodeTable(connection)
-
-    def look_at(self, clock: ServerClock) -> None:
-        """Have `clock` find out again how far the server's is ahead."""
-        clock.look(self._connection)
 
 
 class Database:
@@ -170,7 +166,7 @@ class Database:
         """Find out again how far the server's clock is ahead. Raises as `read` does."""
         clock = self._clock
         if clock is not None:
-            self.glance(lambda transaction: transaction.look_at(clock))
+            self.glance(lambda transaction: clock.look(transaction.connection))
 
     def _end_glance(self) -> None:
         if self._glance is not None:

@@ -206,8 +206,12 @@ def test_after_a_lost_connection_everything_is_looked_at(context: Context) -> No
         return
     reader = Reader(context)
     note(context, "x")
-    number = context.database.glance(lambda t: t.changes._connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar())
-    execute(context, f"KILL CONNECTION {number}")
+    mine, end = {
+        "mysql": ("SELECT CONNECTION_ID()", "KILL CONNECTION {}"),
+        "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({})"),
+    }[context.database.engine.dialect.name]
+    number = context.database.glance(lambda t: t.connection.exec_driver_sql(mine).scalar_one())
+    execute(context, end.format(number))
     assert [reader.hear(now) for now in (1, 2)] == [None, []]
     note(context, "y")
     assert reader.hear(3) == [("y", "j")]
