@@ -118,6 +118,11 @@ class Engine:
 
     def run(self, signals: Signals) -> None:
         """Until a signal says stop. Raises LostNameError when another engine turns out to be this node."""
+        self._run(signals)
+        if self._lost is not None:
+            raise self._lost
+
+    def _run(self, signals: Signals) -> None:
         config = self._context.config
         timers: dict[str, tuple[float, Callable[[], None]]] = {
             "poll": (config.poll_interval, self._poll),
@@ -132,9 +137,7 @@ class Engine:
         self._context.database.patience = 0.0
         while not self._begun and not signals.stop and self._lost is None:
             self._go_on_without()
-        if self._lost is not None:
-            raise self._lost
-        if signals.stop:
+        if not self._begun:
             return
         self._reading.warm_up()
         if not self._catching_up(busy=True):
@@ -164,8 +167,6 @@ class Engine:
                     continue
                 selector.select(max(0.0, min(self._due.values()) - time.monotonic()))
                 signals.drain()
-        if self._lost is not None:
-            raise self._lost
 
     def read_to_end(self, signals: Signals, onlooker: Onlooker | None = None) -> bool:
         """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong; returns False
@@ -502,7 +503,7 @@ class Engine:
             return False
         if self._bridge.outage is None:
             try:
-                upkeep.announce(self._context)
+                self._beat()
             except McbanError:
                 self._bridge.failed(str(error))
             else:
