@@ -97,6 +97,8 @@ def _database(context: Context, engine: EngineView, trouble: str) -> dict[str, A
     age = age_of(context.config.state_dir, context.now)
     return {
         "url": context.database.shown_url,
+        "nodes": context.database.nodes,
+        "engine_uses": said.get("url"),
         "error": trouble or None,
         "away_since": rfc3339(said.get("away_since")),
         "trouble": said.get("trouble") or None,
@@ -106,7 +108,11 @@ def _database(context: Context, engine: EngineView, trouble: str) -> dict[str, A
 
 
 def _print_database(context: Context, database: dict[str, Any], engine: EngineView) -> None:
-    click.echo(f"database  {printable(context.database.shown_url, 400)}")
+    nodes = len(database["nodes"])
+    several = f" (of {nodes} nodes)" if nodes > 1 else ""
+    click.echo(f"database  {printable(context.database.shown_url, 400)}{several}")
+    if several and database["engine_uses"] not in {None, context.database.shown_url}:
+        click.echo(f"          the engine uses {printable(database['engine_uses'], 400)}")
     if database["error"]:
         click.echo(f"trouble   {printable(database['error'], 400)}")
     said = engine.said.get("database", {}) if engine.running else {}

@@ -204,6 +204,7 @@ class Bridge:
         config, outage = self._context.config, self.outage
         age = age_of(config.state_dir, self._context.now) if self._copies else None
         return {
+            "url": self._context.database.shown_url,
             "away_since": outage.since if outage else None,
             "trouble": outage.error if outage else "",
             "started_from_copy_of": self._copied.as_of if self._copied else None,

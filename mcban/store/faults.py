@@ -50,6 +50,7 @@ _MYSQL = {
     2013: Kind.LOST,
     2055: Kind.LOST,
     1047: Kind.UNREADY,
+    1180: Kind.UNREADY,  # its COMMIT found no cluster
     1290: Kind.READ_ONLY,
     1836: Kind.READ_ONLY,
     2002: Kind.UNREACHED,

@@ -114,14 +114,23 @@ def _node(access: Access, url: URL, *, single: bool) -> _Node:
             # TIMESTAMP columns are shown in the session's zone: ours is UTC.
             cursor.execute(f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {_TURN_WAIT}")
             if not single:
-                # A Galera node that is cut off refuses any question; a replica answers, and says what it is.
-                cursor.execute("SELECT @@read_only")
-                if cursor.fetchone()[0]:
-                    from pymysql.err import OperationalError  # noqa: PLC0415  # only for this
-
-                    raise OperationalError(1290, "read_only is on")
+                _check_useful(cursor)
 
     return _Node(url, options, greet)
+
+
+def _check_useful(cursor: Any) -> None:
+    """Raises, as the server would for the first change, where another node should be asked: it answers this much."""
+    from pymysql.err import OperationalError  # noqa: PLC0415  # only where there are several
+
+    cursor.execute("SHOW VARIABLES WHERE variable_name IN ('read_only', 'wsrep_on')")
+    is_on = dict(cursor.fetchall())
+    if is_on.get("read_only") == "ON":
+        raise OperationalError(1290, "read_only is on")
+    if is_on.get("wsrep_on") == "ON":
+        cursor.execute("SHOW STATUS LIKE 'wsrep_ready'")
+        if cursor.fetchone() != ("wsrep_ready", "ON"):
+            raise OperationalError(1047, "wsrep_ready is off")
 
 
 def _tls_context(access: Access) -> ssl.SSLContext:

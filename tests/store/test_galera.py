@@ -1,0 +1,219 @@
+"""Three MariaDB servers as one Galera cluster: one schema, one writer at a time, no change unheard, no node needed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+
+from mcban.errors import DatabaseError
+from mcban.service.changes import ChangeFeed
+from mcban.shipped import shipped
+from mcban.store import schema
+from mcban.store.access import Access
+from mcban.store.addresses import AddressRecord
+from mcban.store.database import Database, Transaction, UnsureError
+from tests.debian import MissingPackageError
+from tests.galera import Cluster, library, private_cluster
+from tests.netns import require_netns
+
+pytestmark = pytest.mark.xdist_group("galera")
+
+IP = "203.0.113.7"
+ROUNDS = 12
+ROOM = 10
+"""Rows for which there is room in the jail of the race below."""
+
+
+@pytest.fixture(scope="module")
+def cluster(pytestconfig: pytest.Config, mariadb: object) -> Iterator[Cluster]:
+    """Three nodes."""
+    require_netns()
+    try:
+        provider = library(pytestconfig.cache.mkdir("galera"))
+    except MissingPackageError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    with tempfile.TemporaryDirectory(prefix="mcban-") as folder, private_cluster(Path(folder), provider) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def name(cluster: Cluster) -> str:
+    """A database with the schema, made by way of one node, there on all."""
+    made = cluster.new_database()
+    first = Database(cluster.nodes[0].url(made))
+    assert schema.upgrade(first) == (None, schema.HEAD)
+    first.dispose()
+    for node in cluster.nodes[1:]:
+        with_patience(lambda node=node: current(node.url(made)) == schema.HEAD)
+    return made
+
+
+def current(url: str) -> str | None:
+    """The version of the schema there."""
+    database = Database(url)
+    try:
+        return schema.current(database)
+    finally:
+        database.dispose()
+
+
+def with_patience(happened: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait until it happened."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_the_schema_is_the_same_on_every_node_and_each_table_can_be_certified(cluster: Cluster, name: str) -> None:
+    """Made by one node; and a row without a primary key could not be told from another on the others."""
+    database = Database(cluster.nodes[2].url(name))
+    config = Config()
+    config.set_main_option("script_location", str(shipped("migrations")))
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.check(config)
+    database.dispose()
+    without = cluster.nodes[2].sql(
+        f"SELECT table_name FROM information_schema.tables t WHERE table_schema = '{name}' AND NOT EXISTS "
+        "(SELECT 1 FROM information_schema.statistics s WHERE s.table_schema = t.table_schema "
+        "AND s.table_name = t.table_name AND index_name = 'PRIMARY')"
+    )
+    assert without == ""
+    assert schema.upgrade(Database(cluster.nodes[1].url(name))) == (schema.HEAD, schema.HEAD)
+
+
+def _write_many(url: str, node: int) -> None:
+    database = Database(url)
+    database.patience = 60.0
+    for n in range(ROUNDS):
+
+        def work(transaction: Transaction, n: int = n) -> None:
+            rows = transaction.addresses.get([IP], ["counted"])
+            row = rows[0] if rows else AddressRecord(IP, "counted")
+            row.count += 1
+            taken = len(transaction.addresses.in_force(0, ["room"]))
+            mine = [AddressRecord(f"10.0.{node}.{n}", "room", active=True)] if taken < ROOM else []
+            transaction.addresses.save([row, *mine])
+
+        database.write(work)
+    database.dispose()
+
+
+def conflicts(cluster: Cluster) -> int:
+    """Transactions that the nodes undid because another node's came first."""
+    ask = "SELECT SUM(variable_value) FROM information_schema.global_status WHERE variable_name IN "
+    names = "('WSREP_LOCAL_CERT_FAILURES', 'WSREP_LOCAL_BF_ABORTS')"
+    return sum(int(node.sql(ask + names)) for node in cluster.nodes)
+
+
+def test_writers_on_three_nodes_at_once_are_one_after_the_other(cluster: Cluster, name: str) -> None:
+    """What a writer read stays true until it commits, also what it did not write: a count is right, one row is one
+    row, and a limit that each looked at is kept. What a commit met elsewhere was done again; and an engine's feed on
+    one node hears of every change, though each node numbers by itself."""
+    watching = Database(cluster.nodes[2].url(name))
+    feed = watching.glance(ChangeFeed)
+    before = conflicts(cluster)
+    spawn = multiprocessing.get_context("spawn")
+    writers = [spawn.Process(target=_write_many, args=(node.url(name), node.number)) for node in cluster.nodes]
+    for writer in writers:
+        writer.start()
+    heard: set[tuple[str, str]] = set()
+
+    def listen() -> bool:
+        news = watching.glance(lambda t: feed.poll(t, time.monotonic()))
+        if news is not None:
+            assert not news.missed
+            heard.update(news.changed)
+            feed.told(news)
+        return all(writer.exitcode is not None for writer in writers)
+
+    with_patience(listen, 120)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    total = ROUNDS * len(writers)
+    for node in cluster.nodes:
+        database = Database(node.url(name))
+        with_patience(lambda database=database: [r.count for r in rows_of(database, "counted")] == [total])
+        assert len(rows_of(database, "room")) == ROOM
+        database.dispose()
+    with_patience(lambda: listen() and len(heard) > ROOM)
+    assert heard == {(IP, "counted"), *((row.ip, "room") for row in rows_of(watching, "room"))}
+    watching.dispose()
+    assert conflicts(cluster) > before, "nothing met: this test tested nothing"
+
+
+def rows_of(database: Database, jail: str) -> list[AddressRecord]:
+    """The rows of a jail."""
+    rows = database.read(lambda t: t.addresses.get([IP, *(f"10.0.{n}.{k}" for n in range(4) for k in range(ROUNDS))]))
+    return [row for row in rows if row.jail == jail]
+
+
+def test_a_node_that_is_cut_off_says_so_and_another_is_used(cluster: Cluster, name: str) -> None:
+    """Alone it is one clear line, and over by itself; where others are named, the next takes its place at once."""
+    alone, other = cluster.nodes[1], cluster.nodes[0]
+    single = Database(alone.url(name))
+    several = Database(Access((alone.url(name), other.url(name))))
+    single.patience = 0.0
+    for database in (single, several):
+        database.read(lambda t: t.jails.all())
+    assert str(alone.socket.parent.name) in several.shown_url
+    alone.cut_off()
+    try:
+        with_patience(lambda: "cut off from its Galera cluster" in complaint(single))
+        several.write(lambda t: t.hits.add_totals({"meanwhile": 1}))
+        assert several.shown_url != several.nodes[0]
+    finally:
+        alone.cut_off(cut=False)
+    # Whoever waits gets his answer.
+    single.patience = 60.0
+    assert single.write(lambda t: t.hits.totals())["meanwhile"] == 1
+    for database in (single, several):
+        database.dispose()
+
+
+def complaint(database: Database) -> str:
+    """What stops a writer now."""
+    try:
+        database.write(lambda t: t.hits.add_totals({"alone": 0}))
+    except DatabaseError as error:
+        return str(error)
+    return ""
+
+
+def test_a_node_that_dies_is_replaced_by_the_next_and_comes_back(cluster: Cluster, name: str) -> None:
+    """Of two URLs one is killed while somebody writes: each transaction is done once, by whoever takes it, and the one
+    whose answer was lost is said to be uncertain."""
+    dying, other = cluster.nodes[2], cluster.nodes[0]
+    database = Database(Access((dying.url(name), other.url(name))))
+    database.patience = 60.0
+    before = database.read(lambda t: t.hits.totals()).get("dying", 0)
+    killer = threading.Timer(0.3, dying.kill)
+    killer.start()
+    end = time.monotonic() + 1.0
+    done = unsure = 0
+    while time.monotonic() < end or killer.is_alive():
+        try:
+            database.write(lambda t: t.hits.add_totals({"dying": 1}))
+            done += 1
+        except UnsureError:  # its answer to the commit was lost
+            unsure += 1
+    assert unsure <= 1
+    assert str(other.socket.parent.name) in database.shown_url
+    written = database.read(lambda t: t.hits.totals())["dying"] - before
+    assert done <= written <= done + unsure
+    cluster.restart(dying)
+    again = Database(dying.url(name))
+    with_patience(lambda: again.read(lambda t: t.hits.totals())["dying"] - before == written)
+    for each in (again, database):
+        each.dispose()
