@@ -8,7 +8,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Table, insert
+from sqlalchemy import Boolean, ColumnElement, Connection, Dialect, Insert, Table, insert
 
 from mcban.store.tables import IPS, UtcDateTime
 
@@ -95,7 +95,8 @@ class _Statement:
         self._processors: list[tuple[int, Callable[[Any], Any], bool]] = []
         for place, kind in enumerate(table.c[name].type for name in columns):
             process = kind.dialect_impl(dialect).bind_processor(dialect)
-            if process is not None:
+            plain = dialect.name == "sqlite" and isinstance(kind, Boolean)  # its driver takes True for 1
+            if process is not None and not plain:
                 self._processors.append((place, process, isinstance(kind, UtcDateTime)))
 
     def rows(self, rows: Iterable[Sequence[Any]]) -> list[Any]:
