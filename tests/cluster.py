@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from socket import AF_INET, AF_INET6
@@ -32,6 +33,7 @@ from mcban.wiring import wire
 from tests.e2e.node import GROUPS, MCBAN, Node, until
 from tests.mariadb import new_database, private_server, sql
 from tests.netns import Host, one_host
+from tests.wrong_clock import wrong_clock
 
 SERVER = "10.77.0.1"
 NAME = "mcban"
@@ -47,10 +49,21 @@ class ClusterNode(Node):
         self.configure()
         Path(self.env["MCBAN_STATE_DIR"]).mkdir()
         self._sets = Sets()
+        self.ahead = 0
+        """Seconds by which this node's clock was set wrong."""
 
     def configure(self, *lines: str) -> None:
         """Write the settings: the node's name, and `lines`."""
         (self.folder / "mcban.toml").write_text("\n".join([f'node = "{self.name}"', *lines, ""]), "utf-8")
+
+    def set_clock(self, cache: Path, ahead: int) -> None:
+        """From now on what this node runs, and what its logs say, is by a clock that is so far ahead."""
+        self.ahead = ahead
+        self.env |= wrong_clock(cache, ahead)
+
+    def fail(self, group: str, ip: str, times: int = 1, ago: timedelta = timedelta()) -> None:
+        """Let `ip` fail at the group's service, now or some time ago, by the clock of this node."""
+        super().fail(group, ip, times, ago - timedelta(seconds=self.ahead))
 
     def popen(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command whose logs are this node's own; what it says goes to the engine's log."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from mcban.service import bans
+from mcban.service.claim import LEASE
 from tests.cluster import Cluster, ClusterNode, cluster
 from tests.conftest import found
+from tests.debian import MissingPackageError
 from tests.e2e.node import until
 from tests.netns import require_netns
 
@@ -130,3 +134,102 @@ def test_a_thousand_things_at_random_nodes_are_so_on_all(ten: Cluster) -> None:
         if number % 100 == 0:
             settle(ten)
     assert not [node.engine_log for node in ten if "ERROR" in node.engine_log]
+
+
+TIERS = ("mc-exim-1d", "mc-exim-1w", "mc-exim-1m", "mc-exim-1y")
+
+
+def everywhere(nodes: Sequence[ClusterNode], jail: str, ip: str) -> bool:
+    """Whether every kernel holds it."""
+    return all(ip in node.held([jail]).get(jail, ()) for node in nodes)
+
+
+def nowhere(nodes: Sequence[ClusterNode], jail: str, ip: str) -> bool:
+    """Whether no kernel holds it."""
+    return not any(ip in node.held([jail]).get(jail, ()) for node in nodes)
+
+
+def test_failures_at_several_nodes_are_one_attackers(ten: Cluster) -> None:
+    """Five failures, each at another gateway, ban on all of them; it is one row, and was one ban."""
+    for node in ten[:5]:
+        node.fail("mc-exim", "203.0.113.5")
+    until(lambda: everywhere(ten, "mc-exim-1d", "203.0.113.5"), "the ban everywhere")
+    assert rows(ten, "203.0.113.5") == [("mc-exim-1d", 1)]
+
+
+def test_nodes_that_ban_at_once_make_one_row(ten: Cluster) -> None:
+    """Enough failures for every tier at each of ten gateways in the same moment: one ban in each, and none twice."""
+    for node in ten:
+        node.fail("mc-exim", "203.0.113.10", 20)
+    for node in ten:
+        until(node.all_read, f"{node.name} reading to the end")
+    assert rows(ten, "203.0.113.10") == [(jail, 1) for jail in sorted(TIERS)]
+    until(lambda: all(everywhere(ten, jail, "203.0.113.10") for jail in TIERS), "the bans everywhere")
+    hits = ten.database.read(lambda t: t.hits.totals())["mc-exim"]
+    assert hits >= 200
+    assert sum(node.engine_log.count("ban 203.0.113.10 in mc-exim-1d") for node in ten) == 1
+
+
+def rows(nodes: Cluster, ip: str) -> list[tuple[str, int]]:
+    """In which jails SQL has an address, and how often it was banned there."""
+    found = nodes.database.read(lambda t: t.addresses.get([ip]))
+    return sorted((row.jail, row.count) for row in found)
+
+
+def test_a_second_engine_of_the_same_name_is_refused(ten: Cluster) -> None:
+    """In one line, with exit status 1; the first goes on. One that was killed starts again at once."""
+    first, second = ten[0], ten[1]
+    second.stop()
+    second.name, name = first.name, second.name
+    second.configure()
+    done = second.process("run")
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert f"an engine on {first.host.ipv4} is node {first.name} of this database already" in last
+    assert "Traceback" not in done.stderr
+    second.name = name
+    second.configure()
+    first.stop(signal.SIGKILL)
+    begun = time.monotonic()
+    first.start()
+    assert time.monotonic() - begun < LEASE
+    second.start()
+    settle(ten)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where packages are unpacked, for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "libfaketime"
+
+
+def test_clocks_that_differ_by_minutes_do_no_harm(tmp_path: Path, cache: Path) -> None:
+    """Hits add up over nodes of which one is five minutes ahead and one five behind, and a ban of seconds begins and
+    ends for all of them together."""
+    require_server()
+    with cluster(tmp_path, 3) as nodes:
+        try:
+            for node, ahead in zip(nodes, (300, 0, -300), strict=True):
+                node.set_clock(cache, ahead)
+        except MissingPackageError as error:
+            if os.environ.get("CI"):
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        nodes.sql("UPDATE fail2ban_jail SET findtime = 60, bantime = 120, maxretry = 3 WHERE name = 'mc-exim-1d'")
+        nodes.start()
+        assert "clock is 5m ahead of" in nodes[0].engine_log and "clock is 5m behind" in nodes[2].engine_log
+        for node in nodes:
+            node.fail("mc-exim", "203.0.113.3")
+        until(lambda: everywhere(nodes, "mc-exim-1d", "203.0.113.3"), "the ban everywhere")
+        [row] = nodes.database.read(lambda t: t.addresses.get(["203.0.113.3"]))
+        assert row.until is not None and abs(row.until - time.time() - 120) < 30
+        for node in nodes:
+            ip = f"198.51.100.{node.ahead % 256}"
+            node.mcban("ban", "-j", "mc-ssh-1d", "-i", ip, "--for", "10")
+            until(lambda ip=ip: everywhere(nodes, "mc-ssh-1d", ip), "the ban everywhere")
+        until(lambda: not any(node.held(["mc-ssh-1d"])["mc-ssh-1d"] for node in nodes), "their end", 40)
+        assert everywhere(nodes, "mc-exim-1d", "203.0.113.3")
+        assert [node.process("sync", "--check").returncode for node in nodes] == [0, 0, 0]
+        nodes[2].mcban("unban", "-i", "203.0.113.3")
+        until(lambda: nowhere(nodes, "mc-exim-1d", "203.0.113.3"), "the lifting everywhere")
