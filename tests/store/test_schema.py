@@ -15,10 +15,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from mcban.core.ladder import SHIPPED, generate
-from mcban.errors import ConfigError, DatabaseError, NoPermissionError
+from mcban.errors import ConfigError, DatabaseError, NoPermissionError, RefusedError
 from mcban.shipped import shipped
 from mcban.store import schema
 from mcban.store.database import Database
+from mcban.store.original import Heritage, Standing, standing, take_over
+from tests import original
 from tests.mariadb import Server, private_server, sql
 
 INSERT = (
@@ -231,4 +233,23 @@ def test_a_user_who_may_not_make_tables_is_told(logged: Path) -> None:
     with pytest.raises(DatabaseError, match="grants"):
         schema.upgrade(database)
     assert tables(database) == set()
+    database.dispose()
+
+
+def test_where_a_database_cannot_be_adopted_its_tables_keep_their_names(logged: Path) -> None:
+    """A binary log and a plain user: told what to do, and the original goes on working; a replica is refused."""
+    sql(logged, "SET GLOBAL log_bin_trust_function_creators=0; CREATE DATABASE mc_config")
+    sql(logged, "GRANT ALL ON mc_config.* TO plain@localhost")
+    url = f"mysql+pymysql://plain@localhost/mc_config?unix_socket={logged}"
+    original.make(url)
+    database = Database(url)
+    with pytest.raises(NoPermissionError, match="log_bin_trust_function_creators=1"):
+        take_over(database, lambda _: Heritage())
+    assert tables(database) == {"fail2ban_jail", "fail2ban_ips", "fail2ban_conf"}
+    sql(logged, "SET GLOBAL read_only=1")
+    with pytest.raises(RefusedError, match="adopt on its master"):
+        take_over(database, lambda _: Heritage())
+    sql(logged, "SET GLOBAL read_only=0; SET GLOBAL log_bin_trust_function_creators=1")
+    take_over(database, lambda _: Heritage())
+    assert standing(database) is Standing.ADOPTED
     database.dispose()
