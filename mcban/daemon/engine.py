@@ -194,6 +194,8 @@ class Engine:
         if self._begun:
             self._guarded(self._commit)
             self._guarded(self._name.leave)
+            if self._bridge.outage is None:
+                self._guarded(self._poll)  # a copy that is started from should know whom somebody has just let in
             self._bridge.keep(self._reading.positions, last=True)
             self._reading.close()
         self._bridge.close()
@@ -320,6 +322,7 @@ class Engine:
         lookout = self._bridge.lookout
         if lookout is not None and lookout.watching and self._bridge.outage is None:
             self._bridge.over()  # an answer took long, and came
+            self._drift.doubt()
         if self._bridge.catching_up(more=busy):
             return {"sync", "look", "purge"}
         return set()
