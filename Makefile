@@ -62,6 +62,7 @@ bench: $(VENV)/test
 	$(BIN)/python -m tests.bench.bench_engine
 	$(BIN)/python -m tests.bench.bench_logs
 	$(BIN)/python -m tests.bench.bench_follow
+	$(BIN)/python -m tests.bench.bench_nodes
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .

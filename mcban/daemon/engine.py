@@ -350,11 +350,14 @@ class Engine:
             before = self._world
             self._world, said = upkeep.take_over(self._context, before)
             self._say(said)
-            if self._world.book != before.book:
-                self._follow_sources()
-            if self._world != before or news.missed:
-                self._mend()
-                return
+            changed = self._world != before
+            try:
+                if changed or news.missed:
+                    self._mend()
+                    return
+            finally:  # the kernel first: to load filters takes a while
+                if changed and self._world.book != before.book:
+                    self._follow_sources()
             found = look_up(self._context, self._world, news.changed)  # as it was settled
         self._note(enforce(self._context, self._world, found.rows, found.gone))
 
