@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mcban.config import parse_allowed
-from mcban.core.address import covers, parse_network, to_network
-from mcban.core.allowlist import EVERYWHERE
+from mcban.core.address import Network, covers, pack, parse_network, to_network
+from mcban.core.allowlist import EVERYWHERE, Screen
 from mcban.core.model import Jail, Kind
 from mcban.errors import RefusedError, UsageError, printable
 from mcban.service.bans import BY_HAND, Report
@@ -72,6 +72,7 @@ def lift_covered(
     """End the bans in `jails` that `entries` cover; returns what was done, one line each."""
     covering = [parse_network(e) for entry in entries for e in _addresses(context, entry)]
     networks = [to_network(entry) for entry in covering]
+    screen = Screen(networks)
     if any("/" in entry for entry in covering):
         bans = transaction.addresses.in_force(context.now, list(jails))
     else:
@@ -79,7 +80,7 @@ def lift_covered(
     said = []
     for ban in bans:
         banned, jail = entry_of(ban), jails[ban.jail]
-        if banned is None or not any(covers(network, to_network(banned)) for network in networks):
+        if banned is None or not _is_covered(banned, screen, networks):
             continue
         ban.until = min(end_of(ban, jail, context.now), context.now)
         ban.active, ban.blacklisted, ban.forced = False, False, False
@@ -92,18 +93,30 @@ def lift_covered(
     return said
 
 
+def _is_covered(banned: str, screen: Screen, networks: Iterable[Network]) -> bool:
+    """Whether one of `networks`, of which `screen` is made, holds all of `banned`. Single addresses, by far the most,
+    are not compared with each: a list of customers may have thousands of them."""
+    packed = pack(banned)
+    if packed is not None:
+        return screen.allows(packed)
+    inner = to_network(banned)
+    return any(covers(network, inner) for network in networks)
+
+
 def lift_newly_allowed(context: Context, transaction: Transaction, world: World, before: World) -> list[str]:
     """End the bans that allowances cover which were not there `before`: plain SQL, settings or DNS made them. They do
     not come back when the allowance goes. Returns what was done, one line each."""
     known = set(before.allow.allowances)
-    said: list[str] = []
+    new: dict[str, list[str]] = {}
     for allowance in world.allow.allowances:
-        if allowance.protected or allowance in known:
-            continue
-        scopes = {EVERYWHERE: world.book.jails}.get(allowance.scope) or {
-            name: jail for name, jail in world.book.jails.items() if allowance.scope in {name, jail.group}
+        if not allowance.protected and allowance not in known:
+            new.setdefault(allowance.scope, []).append(allowance.entry)
+    said: list[str] = []
+    for scope, entries in new.items():  # together: thousands may have been imported, and each looks at every ban
+        jails = {EVERYWHERE: world.book.jails}.get(scope) or {
+            name: jail for name, jail in world.book.jails.items() if scope in {name, jail.group}
         }
-        said += lift_covered(context, transaction, scopes, [allowance.entry])
+        said += lift_covered(context, transaction, jails, entries)
     return said
 
 

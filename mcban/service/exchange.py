@@ -313,7 +313,7 @@ def import_allowed(context: Context, name: str | None, entries: Collection[str])
     where = f"in {name}" if name else "everywhere"
     said = [f"{new} allowed {where}"] * bool(new or not entries)
     said += [f"{len(entries) - new} allowed {where} already"] * (len(entries) > new)
-    said += [f"{lifted} bans lifted"] * bool(lifted)
+    said += [f"{lifted} {'ban' if lifted == 1 else 'bans'} lifted"] * bool(lifted)
     return Report(tuple(said))
 
 

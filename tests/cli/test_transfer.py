@@ -88,7 +88,7 @@ def test_a_whitelist_goes_in_and_lifts(terminal: Terminal) -> None:
     """Addresses, networks, names; what it covers is let in at once; and it comes out again."""
     terminal.does("ban", "-j", "mc-exim-1d", "-i", "192.0.2.77")
     file = str(terminal.write("good.txt", b"192.0.2.0/24\nmail.example.com\n"))
-    assert terminal.does("import", "--whitelist", file) == ["2 allowed everywhere", "1 bans lifted"]
+    assert terminal.does("import", "--whitelist", file) == ["2 allowed everywhere", "1 ban lifted"]
     assert terminal.does("import", "--whitelist", file) == ["2 allowed everywhere already"]
     assert terminal.does("export") == []
     assert terminal.does("export", "--whitelist") == ["192.0.2.0/24", "mail.example.com"]
