@@ -90,9 +90,18 @@ def has_file(context: Context) -> bool:
         if begins not in {b"", _SQLITE_MAGIC}:
             raise DataError(f"{file} is no SQLite database: move it away, or name another one by database.url")
         may = os.access(file, os.W_OK) and os.access(file.parent, os.W_OK | os.X_OK)
+    if not may and _is_read_only(file):
+        raise UnavailableError(f"{file} is on a read-only file system: the kernel's log may say why it became so")
     if not may:
         raise NoPermissionError(f"no permission to write {file} and its folder: run as root, or as its owner")
     return True
+
+
+def _is_read_only(file: Path) -> bool:
+    try:
+        return bool(os.statvfs(file).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 _SQLITE_MAGIC = b"SQLite format 3\0"

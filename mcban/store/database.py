@@ -136,6 +136,8 @@ class Database:
 
     def _look(self, work: Callable[[Transaction], T]) -> T:
         with self.translating():
+            if isinstance(self._place, Embedded) and not self._place.is_current():
+                self._end_glance()  # whoever opens it next is told why
             if self._glance is not None:
                 try:
                     return work(self._glance[1])
@@ -241,7 +243,7 @@ class Database:
         except UnicodeEncodeError as error:
             raise no_text(error) from None
         except SQLAlchemyError as error:
-            raise translated(error, self.shown_url) from error
+            raise translated(error, self.shown_url, self.sqlite_file) from error
 
     def dispose(self) -> None:
         """Close every connection."""

@@ -25,6 +25,10 @@ class Embedded:
         self.url = url
         self._file = str(url.database)
         self._seen = False
+        self._replacement: tuple[int, int] | None = None
+        """The file of which was said that it took another's place."""
+        self.opened: tuple[int, int] | None = None
+        """The file that was opened last."""
         self.engine = create_engine(url, connect_args={"timeout": LOCK_WAIT})
         self._listen(self.engine)
 
@@ -45,18 +49,21 @@ class Embedded:
             larger_log = ("wal_autocheckpoint=4000", "journal_size_limit=16777216")
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", *larger_log):
                 connection.execute(f"PRAGMA {pragma}")
-            record.info["file"] = self._identity()
+            record.info["file"] = self.opened = self._identity()
             self._seen = True
 
         @event.listens_for(engine, "checkout")
         def _still_there(_: Any, record: Any, __: Any) -> None:
             # A file that was deleted or replaced goes on taking what is written, and nobody else ever sees it.
             found = self._identity()
+            if found == record.info["file"]:
+                return
             if found is None:
-                record.invalidate()
                 raise self._gone()
-            if found != record.info["file"]:
-                raise DisconnectionError("the file was replaced")
+            if found != self._replacement:
+                self._replacement = found
+                raise DatabaseError(f"{self._file} was replaced by another file while in use: it is opened anew")
+            raise DisconnectionError("opened before that")  # the pool makes another
 
         @event.listens_for(engine, "begin")
         def _begin(connection: Connection) -> None:
@@ -64,6 +71,10 @@ class Embedded:
             options = connection.get_execution_options()
             if not options.get("mcban_glance"):
                 connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("mcban_write") else "BEGIN")
+
+    def is_current(self) -> bool:
+        """Whether the file that was opened last is the one that is there."""
+        return self._identity() == self.opened
 
     def _identity(self) -> tuple[int, int] | None:
         try:

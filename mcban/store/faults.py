@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from enum import Enum, auto
 
@@ -139,11 +140,15 @@ def _unconnected_kind(error: BaseException | None) -> Kind:
     return Kind.LOST if connection.server_version else Kind.UNREACHED
 
 
-def translated(error: SQLAlchemyError, shown: str) -> McbanError:
-    """The error as ours, `shown` being the database's URL without its password."""
+def translated(error: SQLAlchemyError, shown: str, file: str | None) -> McbanError:
+    """The error as ours, `shown` being the database's URL without its password, `file` that of an embedded one."""
     kind, said = kind_of(error), _said(error)
+    if kind is Kind.DISK and file is not None and _is_full(file):
+        kind = Kind.FULL  # of a full disk SQLite says so only where it writes the data themselves
     if kind is Kind.DENIED:
-        return NoPermissionError(f"no permission to write {shown}: run as root, or as the file's owner")
+        return NoPermissionError(
+            f"no permission to write {shown}: run as root, or as the file's owner; or is its file system read-only?"
+        )
     if kind is Kind.NO_TABLE:
         return ConfigError(f"{shown} lacks a table or column ({said}): run `mcban db upgrade`")
     if kind is Kind.NO_TRIGGERS:
@@ -164,6 +169,13 @@ _SENTENCES = {
     Kind.DISK: "{} cannot be used: its disk fails to read or write ({}): look at the kernel's log",
     Kind.NO_TLS: "{} cannot be used: no TLS as database.tls wants it ({})",
 }
+
+
+def _is_full(file: str) -> bool:
+    try:
+        return os.statvfs(file).f_bavail == 0
+    except OSError:
+        return False
 
 
 def _said(error: SQLAlchemyError) -> str:

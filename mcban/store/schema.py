@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from sqlalchemy import Connection, MetaData, Table, inspect, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from mcban.errors import ConfigError, McbanError
 from mcban.shipped import shipped
@@ -72,7 +74,7 @@ def upgrade(
     config.set_main_option("script_location", str(shipped("migrations")).replace("%", "%%"))
     write = database.engine.execution_options(mcban_write=True)
     try:
-        with database.translating(), write.begin() as connection:
+        with database.translating(), write.begin() as connection, _alone(connection):
             if before is not None:
                 before(connection)
             config.attributes["connection"] = connection
@@ -84,6 +86,29 @@ def upgrade(
             _forget_version(database)
         raise
     return found, HEAD
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """One upgrade at a time: on MariaDB half of one can be seen, and its tables would be made twice. SQLite's write
+    lock is held already. On a Galera cluster this holds for one node: upgrade by way of one."""
+    kind = connection.dialect.name
+    if kind == "postgresql":
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('mcban upgrade'))")
+    if kind != "mysql":
+        yield
+        return
+    name = "CONCAT('mcban upgrade ', MD5(DATABASE()))"
+    connection.exec_driver_sql(f"SELECT GET_LOCK({name}, {_OTHERS_WAIT})")
+    try:
+        yield
+    finally:
+        with suppress(SQLAlchemyError):  # where the connection is lost, so is the lock
+            connection.exec_driver_sql(f"SELECT RELEASE_LOCK({name})")
+
+
+_OTHERS_WAIT = 15
+"""Seconds that an upgrade waits for one that runs."""
 
 
 def _is_original(database: Database) -> bool:

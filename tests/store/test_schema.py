@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import sqlite3
 import subprocess
@@ -65,6 +66,24 @@ def test_an_empty_database_is_brought_up_and_a_second_time_left_alone(database: 
     assert schema.upgrade(database) == (None, schema.HEAD)
     assert schema.upgrade(database) == (schema.HEAD, schema.HEAD)
     schema.require(database)
+
+
+def _upgrade(url: str) -> None:
+    schema.upgrade(Database(url))
+
+
+def test_several_may_upgrade_at_once(empty_database: str) -> None:
+    """Nodes that were started together: one does it, the others find it done."""
+    spawn = multiprocessing.get_context("spawn")
+    nodes = [spawn.Process(target=_upgrade, args=(empty_database,)) for _ in range(3)]
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        node.join()
+    assert [node.exitcode for node in nodes] == [0, 0, 0]
+    database = Database(empty_database)
+    assert len(database.read(lambda t: t.jails.all())) == 15
+    database.dispose()
 
 
 def test_the_version_that_is_asked_for_is_that_of_the_newest_migration() -> None:

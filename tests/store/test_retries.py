@@ -1,0 +1,190 @@
+"""What passes is waited for: a server's errors by their number, met with real servers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from mcban.errors import DatabaseError
+from mcban.store import schema, servers
+from mcban.store.database import Database, Transaction, UnsureError
+from tests.mariadb import Server, private_server, sql
+from tests.postgres import PostgreSQL
+from tests.proxy import proxy
+
+SERVERS = pytest.mark.parametrize("any_database", ["mariadb", "postgresql"], indirect=True)
+IDENTITY = {"mysql": "SELECT CONNECTION_ID()", "postgresql": "SELECT pg_backend_pid()"}
+KILL = {"mysql": "KILL {}", "postgresql": "SELECT pg_terminate_backend({})"}
+
+
+def by_hand(database: Database, statement: str) -> None:
+    """Somebody's statement, on a connection of its own."""
+    engine = create_engine(database.engine.url)
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@SERVERS
+def test_a_connection_that_is_killed_in_the_middle_is_made_again(any_database: str) -> None:
+    """Nothing of the first try stays, and the second is whole."""
+    database = Database(any_database)
+    kind = database.engine.dialect.name
+    tries = []
+
+    def work(transaction: Transaction) -> int:
+        transaction.hits.add_totals({"g": 1})
+        tries.append(transaction.connection.exec_driver_sql(IDENTITY[kind]).scalar_one())
+        if len(tries) == 1:
+            by_hand(database, KILL[kind].format(tries[0]))
+        return transaction.hits.totals()["g"]
+
+    assert database.write(work) == 1
+    assert len(set(tries)) == 2
+    database.patience = 0.0
+    tries.clear()
+    with pytest.raises(DatabaseError, match="cannot be used"):
+        database.write(work)
+    assert database.read(lambda t: t.hits.totals()) == {"g": 1}
+    database.dispose()
+
+
+@SERVERS
+def test_a_lock_that_somebody_keeps_is_waited_for_and_then_said(
+    any_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction left open in somebody's client: whoever waits gets his turn after it, or one line."""
+    monkeypatch.setattr(servers, "_TURN_WAIT", 1)
+    monkeypatch.setattr("mcban.store.database.PATIENCE", 1.5)
+    database = Database(any_database)
+    engine = create_engine(database.engine.url)
+    with engine.connect() as other:
+        other.execute(text("UPDATE mcban_turn SET taken = taken"))
+        with pytest.raises(DatabaseError, match="another transaction kept it locked"):
+            database.write(lambda t: t.hits.add_totals({"g": 1}))
+        monkeypatch.setattr("mcban.store.database.PATIENCE", 30.0)
+        leaving = threading.Timer(1.2, other.rollback)
+        leaving.start()
+        database.write(lambda t: t.hits.add_totals({"g": 1}))
+        leaving.join()
+    engine.dispose()
+    assert database.read(lambda t: t.hits.totals()) == {"g": 1}
+    database.dispose()
+
+
+@SERVERS
+def test_transactions_that_lock_each_other_out_are_done_again(any_database: str) -> None:
+    """The server chooses one and undoes it, whole; it is done again."""
+    database = Database(any_database)
+    database.write(lambda t: t.hits.add_totals({"a": 0, "b": 0}))
+    engine = create_engine(database.engine.url)
+    tries = []
+
+    def work(transaction: Transaction) -> None:
+        transaction.hits.add_totals({"a": 1})
+        tries.append(1)
+        if len(tries) == 1:
+            other.execute(text("UPDATE mcban_total SET hits = hits WHERE jail_group = 'b'"))
+            crossing = "UPDATE mcban_total SET hits = hits + 10 WHERE jail_group IN ('a', 'b')"
+            heavy = threading.Thread(target=lambda: (other.execute(text(crossing)), other.commit()))
+            heavy.start()
+            threads.append(heavy)
+            # PostgreSQL looks for deadlocks after a second, and undoes whoever looks first.
+            heavy.join(1.5)
+        transaction.hits.add_totals({"b": 1})
+
+    threads: list[threading.Thread] = []
+    with engine.connect() as other:
+        # MariaDB undoes the one that changed less.
+        other.execute(text("UPDATE fail2ban_jail SET maxretry = maxretry + 1"))
+        try:
+            database.write(work)
+        finally:
+            for thread in threads:
+                thread.join()
+    engine.dispose()
+    assert len(tries) == 2
+    assert database.read(lambda t: t.hits.totals()) == {"a": 11, "b": 11}
+    database.dispose()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, mariadb: Server) -> Iterator[Path]:
+    """A server for few, and a user without rights over it."""
+    with private_server(tmp_path_factory.mktemp("s"), "--max-connections=10") as socket:
+        sql(socket, "CREATE USER plain@localhost; CREATE DATABASE few; GRANT ALL ON few.* TO plain@localhost")
+        database = Database(f"mysql+pymysql://plain@localhost/few?unix_socket={socket}")
+        schema.upgrade(database)
+        database.dispose()
+        yield socket
+
+
+def test_a_server_that_is_full_is_waited_for(small: Path) -> None:
+    """Too many connections: for a few seconds; an engine, which has other things to do, is told at once."""
+    url = f"mysql+pymysql://plain@localhost/few?unix_socket={small}"
+    database, crowd = Database(url), create_engine(url, pool_size=20)
+    with ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(crowd.connect())
+        database.patience = 0.0
+        with pytest.raises(DatabaseError, match="Too many connections"):
+            database.read(lambda t: t.jails.all())
+        database.patience = 30.0
+        leaving = threading.Timer(0.5, crowd_leaves, (small,))
+        leaving.start()
+        assert len(database.read(lambda t: t.jails.all())) == 15
+        leaving.join()
+    crowd.dispose()
+    database.dispose()
+
+
+def crowd_leaves(socket: Path) -> None:
+    """More may come."""
+    sql(socket, "SET GLOBAL max_connections = 50")
+
+
+def test_a_server_that_takes_no_writes_is_waited_for_and_then_said(small: Path) -> None:
+    """As while a replica is made the master; reading goes on."""
+    database = Database(f"mysql+pymysql://plain@localhost/few?unix_socket={small}")
+    sql(small, "SET GLOBAL read_only = 1")
+    try:
+        database.patience = 0.0
+        with pytest.raises(DatabaseError, match="takes no writes, being a replica or set read-only"):
+            database.write(lambda t: t.hits.add_totals({"g": 1}))
+        assert len(database.read(lambda t: t.jails.all())) == 15
+        database.patience = 30.0
+        leaving = threading.Timer(0.5, sql, (small, "SET GLOBAL read_only = 0"))
+        leaving.start()
+        database.write(lambda t: t.hits.add_totals({"g": 1}))
+        leaving.join()
+    finally:
+        sql(small, "SET GLOBAL read_only = 0")
+    assert database.read(lambda t: t.hits.totals()) == {"g": 1}
+    database.dispose()
+
+
+def test_a_postgresql_that_takes_no_writes_is_said(postgresql: PostgreSQL, postgresql_url: str) -> None:
+    """As a standby is."""
+    database = Database(f"{postgresql_url}&options=-c%20default_transaction_read_only%3Don")
+    database.patience = 0.0
+    with pytest.raises(DatabaseError, match="takes no writes, being a replica or set read-only"):
+        database.write(lambda t: t.hits.add_totals({"g": 1}))
+    database.dispose()
+
+
+def test_a_commit_without_an_answer_is_not_done_twice(mariadb: Server, mariadb_url: str, tmp_path: Path) -> None:
+    """Nobody knows whether it was done: that is said, and who asked looks."""
+    short = tmp_path / "p"
+    with proxy(short, mariadb.socket) as between:
+        database = Database(mariadb_url.replace(quote(str(mariadb.socket), safe=""), quote(str(short), safe="")))
+        between.table, between.lose = b"mcban_total", 1
+        with pytest.raises(UnsureError, match="went away during a commit: look whether it was done"):
+            database.write(lambda t: t.hits.add_totals({"g": 1}))
+        assert database.read(lambda t: t.hits.totals()) == {"g": 1}
+        database.dispose()
