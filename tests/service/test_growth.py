@@ -20,6 +20,7 @@ from mcban.service.report import show
 from mcban.store import addresses, changes, events
 from mcban.store.addresses import AddressRecord
 from mcban.store.events import Event
+from mcban.store.nodes import Claim
 from mcban.store.tables import METADATA
 from tests.conftest import NOON, Machine, MakeContext
 from tests.service.desk import IP, dump, execute, known, row, sql_time
@@ -202,16 +203,11 @@ def test_a_million_of_anything_is_dropped_in_small_steps(context: Context, monke
 def test_a_node_that_is_gone_is_forgotten_with_its_logs(context: Context, machine: Machine, tmp_path: Path) -> None:
     """A year after it was seen: its addresses are somebody else's by then. This one never is."""
     position = Position(str(tmp_path), 1, 2, 0, "", 7)
-    for host in ("gone", "away", context.config.node):
-        machine.now = NOON + (300 * DAY if host == "away" else 0)
-        context.database.write(
-            lambda t, host=host: (
-                t.nodes.announce(host, ["192.0.2.7"], context.now),
-                t.positions.save(host, [position]),
-            )  # type: ignore[misc]
-        )
+    for host, seen in (("gone", NOON), (context.config.node, NOON), ("away", NOON + 300 * DAY)):
+        claim = Claim("x", "", ("192.0.2.7",), seen)
+        context.database.write(lambda t: (t.nodes.claim(host, claim), t.positions.save(host, [position])))  # noqa: B023
     machine.now = NOON + 366 * DAY
-    upkeep.announce(context)
+    context.database.write(lambda t: t.nodes.claim(context.config.node, Claim("x", "y", (), context.now)))
     upkeep.Purge().step(context, upkeep.take_over(context)[0])
     assert {r["host"] for r in dump(context)["mcban_node"]} == {"away", context.config.node}
     assert {r["host"] for r in dump(context)["mcban_position"]} == {"away", context.config.node}

@@ -30,6 +30,7 @@ from mcban.service.sync import sync
 from mcban.store import addresses, changes, database, events, hits, positions
 from mcban.store.addresses import AddressRecord
 from mcban.store.events import Event
+from mcban.store.nodes import Claim
 from tests.conftest import NOON, Machine, MakeContext
 from tests.service.desk import IP, execute
 
@@ -110,7 +111,8 @@ def work(context: Context, machine: Machine, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(table, "PURGE_STEP", 500)
     feed = context.database.glance(ChangeFeed)
     world, _ = upkeep.take_over(context)
-    upkeep.announce(context)
+    claim = Claim("owner", "token", ("192.0.2.1",), NOON)
+    context.database.write(lambda t: (t.nodes.claim("here", claim), t.nodes.claimed("here")))
     upkeep.expire(context)
     watch = DriftWatch()
     watch.synced(context, sync(context), time.monotonic())
