@@ -47,6 +47,7 @@ def _document(line: JailLine, seen: Overview) -> dict[str, object]:
         "bantime": j.bantime,
         "max_count": j.max_count,
         "v6_prefix": j.v6_prefix,
+        "share_hits": j.share_hits,
         "port": str(j.ports),
         "filter": j.filter,
         "banaction": j.banaction,

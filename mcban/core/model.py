@@ -59,8 +59,19 @@ class Jail:
     """Whether packets are dropped or rejected; None leaves that to the settings."""
     v6_prefix: int = 128
     """The length of the networks by which IPv6 attackers are counted and banned."""
+    share_hits: bool = True
+    """Whether the hits of several nodes add up; their bans are shared in any case."""
     logtimezone: str = ""
     """The zone of the log's times that name none; empty for the system's."""
+
+
+AT_NODE = "@"
+"""Between a group's name, which holds none, and the node that counts for itself."""
+
+
+def of_group(name: str, group: str) -> bool:
+    """Whether hits of `group` are counted under `name`, at whatever node."""
+    return name.partition(AT_NODE)[0] == group
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,12 @@ class Group:
         """The length of the networks by which IPv6 attackers are counted and banned: the lowest enabled tier's."""
         tier = next((tier for tier in self.tiers if tier.enabled), None) or next(iter(self.tiers), None)
         return 128 if tier is None else tier.v6_prefix
+
+    def counted_as(self, node: str) -> str:
+        """Under which name hits at `node` are counted: the group's, or one of the node's own. As the lowest enabled
+        tier says, which speaks for the group."""
+        tier = next((tier for tier in self.tiers if tier.enabled), None) or next(iter(self.tiers), None)
+        return self.name if tier is None or tier.share_hits else f"{self.name}{AT_NODE}{node}"
 
 
 class Hit(NamedTuple):

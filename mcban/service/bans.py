@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mcban.core.address import covers, parse_network, to_network
 from mcban.core.duration import FOREVER_DURATION, about
 from mcban.core.escalation import network_of, promotion, was_counted
-from mcban.core.model import FOREVER, Jail, Kind, number_of
+from mcban.core.model import FOREVER, Jail, Kind, number_of, of_group
 from mcban.errors import RefusedError, UsageError, printable
 from mcban.service.context import Context, World
 from mcban.service.jails import select, select_group
@@ -294,7 +294,9 @@ class _Desk:
         known = self.transaction.hits.of([entry])
         names = {jail.name for jail in jails}
         for group in {jail.group: self.world.book.groups[jail.group] for jail in jails}.values():
-            numbers = [number_of(one) for one in known.get((group.name, entry), [])]
+            numbers = [
+                number_of(one) for (name, _), some in known.items() if of_group(name, group.name) for one in some
+            ]
             from_blacklist = group.blacklist is not None and group.blacklist.name in lifted
             if numbers and (from_blacklist or names >= {tier.name for tier in group.tiers}):
                 self.transaction.hits.forget([entry], group.name)

@@ -22,8 +22,10 @@ from mcban.store.jails import JailRecord
 
 NUMBERS = ("maxretry", "findtime", "bantime", "max_count", "v6_prefix")
 TEXTS = ("port", "filter", "banaction", "logpath", "logtimezone")
+FLAGS = ("share_hits",)
+SAID = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 LADDER_COLUMNS = ("maxretry", "findtime", "bantime")
-OPTIONS = (*NUMBERS, *TEXTS)
+OPTIONS = (*NUMBERS, *FLAGS, *TEXTS)
 
 Work = Callable[[Transaction, World], list[str]]
 
@@ -68,10 +70,10 @@ def change(context: Context, name: str, option: str, value: str, *, force: bool)
         if name in records and name not in world.book.jails:
             return _mend(context, transaction, records[name], option, new)
         jails = select(world.book, name)
-        if jails[0].kind is Kind.BLACKLIST and option in NUMBERS:
+        if jails[0].kind is Kind.BLACKLIST and option in (*NUMBERS, *FLAGS):
             raise UsageError(f"{name} is a blacklist: it counts no hits and holds for ever; {option} is of the tiers")
         group = world.book.groups[jails[0].group]
-        if name in world.book.groups and option in (*TEXTS, "max_count", "v6_prefix") and group.blacklist:
+        if name in world.book.groups and option in (*TEXTS, *FLAGS, "max_count", "v6_prefix") and group.blacklist:
             jails.append(group.blacklist)
         steps: dict[str, dict[str, Any]] = {jail.name: {option: new} for jail in jails}
         if name in world.book.groups and option == "maxretry" and jails[0].kind is Kind.TIER:
@@ -239,6 +241,10 @@ def _usable(context: Context, record: JailRecord) -> None:
 
 
 def _parse(option: str, value: str) -> int | str:
+    if option in FLAGS:
+        if value.lower() not in SAID:
+            raise UsageError(f"{option}: '{printable(value)}' is neither on nor off")
+        return SAID[value.lower()]
     try:
         if option in {"findtime", "bantime"}:
             return parse_duration(value)
@@ -261,6 +267,8 @@ def _show(option: str, value: Any) -> str:
         return f"{value} ({format_duration(value)})"
     if option == "logtimezone" and not value:
         return "the system's"
+    if option in FLAGS:
+        return "on" if value else "off"
     return printable(str(value))
 
 

@@ -93,6 +93,7 @@ def to_jail(record: JailRecord, port_number: PortNumber, chains: Collection[str]
         logpath=record.logpath,
         drop=action.drop,
         v6_prefix=record.v6_prefix,
+        share_hits=bool(record.share_hits),
         logtimezone=_zone(record),
     )
 
@@ -165,7 +166,7 @@ def group_faults(group: Group) -> list[Fault]:
             Fault(group.name, f"the tiers disagree: {drops[True]} says blocktype DROP, {drops[False]} REJECT")
         )
     enabled = [tier for tier in group.tiers if tier.enabled]
-    for column in ("filter", "logpath", "v6_prefix", "logtimezone"):
+    for column in ("filter", "logpath", "v6_prefix", "share_hits", "logtimezone"):
         values = list(dict.fromkeys(getattr(tier, column) for tier in enabled))
         if len(values) > 1:
             faults.append(

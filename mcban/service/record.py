@@ -123,6 +123,7 @@ class _GroupBatch:
     def __init__(self, context: Context, transaction: Transaction, world: World, group: Group, memory: Memory) -> None:
         self._context, self._transaction, self._world, self._group = context, transaction, world, group
         self._memory = memory
+        self._counted_as = group.counted_as(context.config.node)
         self.bans: list[Ban] = []
         self.counted = 0
         self._new: dict[int, Hit] = {}
@@ -164,8 +165,8 @@ class _GroupBatch:
 
     def write(self, last: int) -> list[AddressRecord]:
         """Write what changed, `last` being the last number given; returns the rows of the bans."""
-        self._transaction.hits.drop(self._group.name, self._dropped)
-        self._transaction.hits.add(self._new.items(), last)
+        self._transaction.hits.drop(self._counted_as, self._dropped)
+        self._transaction.hits.add(self._new.items(), last, self._counted_as)
         changed = self._banned()
         self._transaction.addresses.save(changed)
         node = self._context.config.node
@@ -179,7 +180,7 @@ class _GroupBatch:
 
     def _load(self, ips: set[str]) -> dict[str, Record]:
         records = {ip: Record() for ip in ips}
-        for (_, ip), kept in self._transaction.hits.of(ips, self._group.name).items():
+        for (_, ip), kept in self._transaction.hits.of(ips, self._counted_as).items():
             records[ip].hits = kept
         for row in self._transaction.addresses.get(ips, [jail.name for jail in self._group.jails]):
             self._rows[row.ip, row.jail] = row

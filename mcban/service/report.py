@@ -102,7 +102,7 @@ def show(context: Context, entry: str) -> AddressView:
         views: list[JailView] = []
         for group in world.book.groups.values():
             whom = counted[group.name]
-            record = _record(group, rows, known.get((group.name, whom), []), context.now)
+            record = _record(group, rows, known.get((group.counted_as(context.config.node), whom), []), context.now)
             for jail in group.jails:
                 row = rows.get(jail.name)
                 if row is None and (not record.hits or jail.kind is Kind.BLACKLIST):

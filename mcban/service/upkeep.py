@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mcban.core.ladder import LONGEST_LOOK_BACK
 from mcban.service.allow import lift_newly_allowed
 from mcban.service.context import Context, World
@@ -55,8 +57,14 @@ class Purge:
         # While hits are kept that lie before the end of a ban, its row says that they count no more.
         ended = min(now - config.keep_bans, otherwise - SLACK)
         hit, ban, event = self._hit, self._ban, self._event
-        self._hit = write(lambda t: t.hits.purge(befores, otherwise, hit))
+        self._hit = write(lambda t: t.hits.purge(befores | _own_befores(t, world, befores), otherwise, hit))
         self._ban = write(lambda t: t.addresses.purge(ended, ban))
         self._event = write(lambda t: t.events.purge(now - config.keep_events, event))
         write(lambda t: t.changes.purge())
         write(lambda t: t.positions.forget(t.nodes.purge(now - NODE_KEPT)))
+
+
+def _own_befores(transaction: Transaction, world: World, befores: Mapping[str, int]) -> dict[str, int]:
+    """The same for the hits that nodes count for themselves."""
+    groups, nodes = world.book.groups.values(), transaction.nodes.addresses()
+    return {group.counted_as(node): befores[group.name] for group in groups for node in nodes}

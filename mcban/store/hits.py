@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from operator import itemgetter
 
-from sqlalchemy import Connection, bindparam, case, delete, func, literal, select, update
+from sqlalchemy import Connection, bindparam, case, delete, func, literal, or_, select, update
 
-from mcban.core.model import Hit, stamp
+from mcban.core.model import AT_NODE, Hit, stamp
 from mcban.store.tables import HITS, TOTALS, TURN
 from mcban.store.upsert import insert_rows, slices, upsert
 
@@ -60,9 +61,13 @@ class HitTable:
         """The number for the next hit. What `add` numbers from here on is right only within a writing transaction."""
         return self.last_number() + 1
 
-    def add(self, hits: Iterable[tuple[int, Hit]], last: int) -> None:
-        """Keep these (number, hit); `last` is the highest number that was given out."""
-        rows = [(ip, group, number, at, _storable(login) if login else None) for number, (at, ip, group, login) in hits]
+    def add(self, hits: Iterable[tuple[int, Hit]], last: int, name: str | None = None) -> None:
+        """Keep these (number, hit), under `name` where that is not their group's; `last` is the highest number that was
+        given out."""
+        rows = [
+            (ip, name or group, number, at, _storable(login) if login else None)
+            for number, (at, ip, group, login) in hits
+        ]
         rows.sort(key=itemgetter(0))  # neighbours in SQL: half of the time
         insert_rows(self._connection, HITS, ("ip", "jail_group", "id", "at", "login"), rows)
         self._connection.execute(_GIVEN, {"last": last})
@@ -75,9 +80,11 @@ class HitTable:
             self._connection.execute(delete(HITS).where(*one), [{"of": ip, "number": number} for ip, number in hits])
 
     def forget(self, ips: Collection[str], group: str) -> None:
-        """Drop all hits of `ips` in `group`."""
+        """Drop all hits of `ips` in `group`, at whatever node they are counted."""
+        name = HITS.c.jail_group
+        there = or_(name == group, name.startswith(f"{group}{AT_NODE}", autoescape=True))
         for some in slices(list(ips)):
-            self._connection.execute(delete(HITS).where(HITS.c.ip.in_(some), HITS.c.jail_group == group))
+            self._connection.execute(delete(HITS).where(HITS.c.ip.in_(some), there))
 
     def last_number(self) -> int:
         """The highest number that a hit was given, be it kept or not."""
@@ -109,4 +116,7 @@ class HitTable:
     def kept(self) -> dict[str, int]:
         """The hits kept, by group."""
         query = select(HITS.c.jail_group, func.count()).group_by(HITS.c.jail_group)
-        return dict(self._connection.execute(query).all())
+        found: Counter[str] = Counter()
+        for name, count in self._connection.execute(query):
+            found[str(name).partition(AT_NODE)[0]] += count
+        return dict(found)

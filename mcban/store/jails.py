@@ -23,6 +23,7 @@ _COLUMNS = (
     JAILS.c.max_count,
     JAILS.c.escalate,
     JAILS.c.v6_prefix,
+    JAILS.c.share_hits,
     JAILS.c.logtimezone,
 )
 
@@ -43,6 +44,7 @@ class JailRecord:
     max_count: int
     escalate: bool = False
     v6_prefix: int = 128
+    share_hits: bool = True
     logtimezone: str = ""
 
     def values(self) -> dict[str, Any]:

@@ -245,6 +245,7 @@ JAILS = Table(
     _flag("send_mail_bl", default=True),
     _flag("escalate", default=False, nullable=False),
     _always("v6_prefix", Integer, default=128, server_default=text("128")),
+    _flag("share_hits", default=True, nullable=False),
     Column("logtimezone", _name(64)),
     UniqueConstraint("name"),
 )
@@ -298,7 +299,7 @@ HITS = Table(
     METADATA,
     # In the order in which it is asked for, and nothing besides: half of the work of keeping a hit.
     _always("ip", _words(64), primary_key=True),
-    _always("jail_group", _words(150), primary_key=True),
+    _always("jail_group", _words(200), primary_key=True),
     _always("id", BigInteger, primary_key=True, autoincrement=False),
     _always("at", BigInteger),
     Column("login", _words(250)),

@@ -42,6 +42,7 @@ def create_jails() -> None:
         sa.Column("send_mail_bl", FLAG, server_default=sa.text("1")),
         sa.Column("escalate", FLAG, server_default=sa.text("0"), nullable=False),
         sa.Column("v6_prefix", sa.Integer, server_default=sa.text("128"), nullable=False),
+        sa.Column("share_hits", FLAG, server_default=sa.text("1"), nullable=False),
         sa.Column("logtimezone", words(64)),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fail2ban_jail")),
         sa.UniqueConstraint("name", name=op.f("uq_fail2ban_jail_name")),
@@ -107,7 +108,7 @@ def create_tables_of_our_own() -> None:
     op.create_table(
         "mcban_hit",
         sa.Column("ip", words(64), nullable=False),
-        sa.Column("jail_group", words(150), nullable=False),
+        sa.Column("jail_group", words(200), nullable=False),
         sa.Column("id", sa.BigInteger, nullable=False, autoincrement=False),
         sa.Column("at", sa.BigInteger, nullable=False),
         sa.Column("login", words(250)),
