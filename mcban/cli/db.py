@@ -65,10 +65,12 @@ def adopt(ctx: click.Context, source: str | None, only_check: bool) -> int:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
-    """Whether the schema is the one that this mcban needs. Exits 78 when it is not."""
+    """Whether the schema is one on which this mcban may work. Exits 78 when it is not."""
     context = context_of(ctx, database=False)
     open_database(context)
+    found = schema.require(context.database)
     if as_json:
-        emit({"url": context.database.shown_url, "schema": schema.HEAD})
+        emit({"url": context.database.shown_url, "schema": found})
     else:
-        click.echo(f"{context.database.shown_url} has schema {schema.HEAD}, as needed")
+        newer = f"newer than {schema.HEAD}; this mcban may work on it"
+        click.echo(f"{context.database.shown_url} has schema {found}, {'as needed' if found == schema.HEAD else newer}")

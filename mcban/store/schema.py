@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from mcban.errors import ConfigError, McbanError
 from mcban.shipped import shipped
 from mcban.store.database import Database
+from mcban.store.tables import TURN
 
 HEAD = "0001"
 """The newest migration. Kept here too, since Alembic takes a third of a second to import; a test holds them equal."""
@@ -29,22 +30,36 @@ def current(database: Database) -> str | None:
     return database.attempt(ask)
 
 
-def require(database: Database) -> None:
-    """Raises ConfigError unless the schema is the one that this version needs."""
+def require(database: Database) -> str:
+    """The version of the database's schema, on which this mcban may work: the one that it needs, or a newer one that
+    lets it. Raises ConfigError when there is none, or another."""
     found = current(database)
     if found is None:
         what = "adopt" if _is_original(database) else "upgrade"
         raise ConfigError(f"{database.shown_url} has no schema yet: run `mcban db {what}`")
-    if found != HEAD:
-        if found in _known():
-            raise ConfigError(
-                f"the schema of {database.shown_url} is behind ({found}, this mcban needs {HEAD}): "
-                "run `mcban db upgrade`"
-            )
+    if found == HEAD or (found > HEAD and _lets_us(database)):
+        return found
+    if found in _known():
         raise ConfigError(
-            f"the schema of {database.shown_url} is ahead ({found}, this mcban knows {HEAD}): "
-            "install the mcban that made it, or a newer one"
+            f"the schema of {database.shown_url} is behind ({found}, this mcban needs {HEAD}): run `mcban db upgrade`"
         )
+    raise ConfigError(
+        f"the schema of {database.shown_url} is ahead ({found}, this mcban knows {HEAD}): "
+        "install the mcban that made it, or a newer one"
+    )
+
+
+def _lets_us(database: Database) -> bool:
+    """Whether a newer schema says of itself that who knows ours may work on it."""
+
+    def ask() -> str:
+        with database.engine.connect() as connection:
+            return connection.execute(select(TURN.c.oldest_schema)).scalar() or ""
+
+    try:
+        return "" < database.attempt(ask) <= HEAD
+    except ConfigError:
+        return False  # it does not even say so
 
 
 def upgrade(
@@ -52,7 +67,8 @@ def upgrade(
     before: Callable[[Connection], None] | None = None,
     after: Callable[[Connection], None] | None = None,
 ) -> tuple[str | None, str]:
-    """Bring the schema up; returns the versions before and after. Raises ConfigError when it is ahead.
+    """Bring the schema up; returns the versions before and after, the same for a newer one that lets this mcban work
+    on it. Raises ConfigError when it is ahead and does not.
 
     `before` and `after` work on the same connection, around the migrations: what `after` writes is committed together
     with the new version.
@@ -64,7 +80,7 @@ def upgrade(
     if found == HEAD:
         return found, found
     if found is not None and found not in _known():
-        require(database)
+        return found, require(database)
     if found is None and before is None and _is_original(database):
         raise ConfigError(
             f"{database.shown_url} holds tables of the original: `mcban db adopt` takes them over; or give mcban a "

@@ -380,8 +380,10 @@ TURN = Table(
     Column("id", Integer, primary_key=True),
     _always("taken", BigInteger),
     _always("last_hit", BigInteger, default=0, server_default=text("0")),
+    _always("oldest_schema", _words(32), default="0001", server_default="0001"),
 )
 """One row. `taken` is changed first in every writing transaction on a server: whoever did so writes alone until it
 commits, and on a cluster the later of two commits is undone. SQLite has a lock of its own for that. `last_hit` is the
 number given to the newest hit: no number is given twice, also after the newest row was deleted, for
-`fail2ban_ips.lifted_after` relies on it."""
+`fail2ban_ips.lifted_after` relies on it. `oldest_schema` is the version of the schema that a mcban must know at the
+least to work on this one: docs/upgrading.md."""

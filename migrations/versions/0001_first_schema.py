@@ -180,6 +180,7 @@ def create_tables_of_notes() -> None:
         sa.Column("id", sa.Integer, nullable=False),
         sa.Column("taken", sa.BigInteger, nullable=False),
         sa.Column("last_hit", sa.BigInteger, server_default=sa.text("0"), nullable=False),
+        sa.Column("oldest_schema", words(32), server_default="0001", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mcban_turn")),
         **MYSQL,
     )

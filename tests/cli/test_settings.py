@@ -125,6 +125,7 @@ def test_before_the_first_upgrade(bare: Terminal) -> None:
 def test_a_schema_of_another_version(terminal: Terminal, version: str, word: str) -> None:
     """A schema that this version does not know is 78, says which it is, and is left alone by `db upgrade`."""
     terminal.sql("UPDATE alembic_version SET version_num = ?", version)
+    terminal.sql("UPDATE mcban_turn SET oldest_schema = ?", version)
     for command in ("banned", "db check", "db upgrade", "run --once", "ban -j mc-exim -i 203.0.113.7"):
         said = terminal.refuses(78, *command.split())
         assert word in said

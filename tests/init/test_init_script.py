@@ -127,6 +127,7 @@ def test_a_start_never_changes_a_schema(service: Service) -> None:
     """A database that another version made is left alone, with a word on what to do."""
     with sqlite3.connect(service.database) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.execute("UPDATE mcban_turn SET oldest_schema = '9999'")
     connection.close()
     done = service.script("start")
     assert done.returncode == 6

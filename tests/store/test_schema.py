@@ -134,6 +134,7 @@ def test_a_schema_that_is_missing_behind_or_ahead_is_told_with_what_to_do(
             schema.require(database)
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
+        connection.execute(text("UPDATE mcban_turn SET oldest_schema = '0999'"))
     for ask in (schema.require, schema.upgrade):
         with pytest.raises(ConfigError, match=r"is ahead \(0999"):
             ask(database)
