@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 from sqlalchemy import Connection, MetaData, Table, inspect, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from mcban.errors import ConfigError, McbanError
 from mcban.shipped import shipped
@@ -73,6 +72,17 @@ def upgrade(
     `before` and `after` work on the same connection, around the migrations: what `after` writes is committed together
     with the new version.
     """
+    if (found := current(database)) == HEAD:
+        return found, found
+    with _alone(database):
+        return _upgrade(database, before, after)
+
+
+def _upgrade(
+    database: Database,
+    before: Callable[[Connection], None] | None,
+    after: Callable[[Connection], None] | None,
+) -> tuple[str | None, str]:
     from alembic import command  # noqa: PLC0415  # imported where needed: it takes a third of a second
     from alembic.config import Config  # noqa: PLC0415
 
@@ -90,7 +100,7 @@ def upgrade(
     config.set_main_option("script_location", str(shipped("migrations")).replace("%", "%%"))
     write = database.engine.execution_options(mcban_write=True)
     try:
-        with database.translating(), write.begin() as connection, _alone(connection):
+        with database.translating(), write.begin() as connection:
             if before is not None:
                 before(connection)
             config.attributes["connection"] = connection
@@ -105,22 +115,23 @@ def upgrade(
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
+def _alone(database: Database) -> Iterator[None]:
     """One upgrade at a time: on MariaDB half of one can be seen, and its tables would be made twice. SQLite's write
-    lock is held already. On a Galera cluster this holds for one node: upgrade by way of one."""
-    kind = connection.dialect.name
-    if kind == "postgresql":
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('mcban upgrade'))")
-    if kind != "mysql":
+    lock is enough. On a Galera cluster this holds for one node: upgrade by way of one. Raises as a question does."""
+    locks = {
+        "mysql": f"SELECT GET_LOCK(CONCAT('mcban upgrade ', MD5(DATABASE())), {_OTHERS_WAIT})",
+        "postgresql": "SELECT pg_advisory_xact_lock(hashtext('mcban upgrade'))",
+    }
+    lock = locks.get(database.engine.dialect.name)
+    if lock is None:
         yield
         return
-    name = "CONCAT('mcban upgrade ', MD5(DATABASE()))"
-    connection.exec_driver_sql(f"SELECT GET_LOCK({name}, {_OTHERS_WAIT})")
-    try:
+    with ExitStack() as held:
+        with database.translating():
+            connection = held.enter_context(database.engine.connect())
+            connection.exec_driver_sql(lock)
+        held.callback(connection.invalidate)  # the lock ends with the connection
         yield
-    finally:
-        with suppress(SQLAlchemyError):  # where the connection is lost, so is the lock
-            connection.exec_driver_sql(f"SELECT RELEASE_LOCK({name})")
 
 
 _OTHERS_WAIT = 15
@@ -131,7 +142,10 @@ def _is_original(database: Database) -> bool:
     """Whether it holds the original's tables, under their names or those that an adoption cut off gave them."""
     with database.translating(), database.engine.connect() as connection:
         tables = inspect(connection).get_table_names()
-    return any(name.startswith(("fail2ban_", "mcban_adopting_")) for name in tables)
+    if any(name.startswith("mcban_adopting_") for name in tables):
+        return True
+    # Beside tables of ours they are ours too, with or without a version.
+    return "mcban_turn" not in tables and any(name.startswith("fail2ban_") for name in tables)
 
 
 def _forget_version(database: Database) -> None:
