@@ -387,8 +387,12 @@ def test_killed_after_any_statement_it_can_be_done_again(make: Make, either: str
     after = 1
     while killed(either, after, tmp_path):
         after += step
+        context = make(either)
+        if standing(context.database) in {Standing.COPIED, Standing.ADOPTED}:  # only the names were still to be changed
+            assert len(bans_in_force(context, "mc-exim-1y")) == 20
+            continue
         with pytest.raises(ConfigError, match="mcban db adopt"):
-            schema.require(make(either).database)
+            schema.require(context.database)
     context = make(either)
     assert standing(context.database) is Standing.ADOPTED
     assert len(bans_in_force(context, "mc-exim-1y")) == 20
