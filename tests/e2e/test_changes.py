@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.node import Node, until
-from tests.mariadb import new_database, private_server, sql
+from tests.mariadb import Server
 from tests.netns import Host, one_host, require_netns
 
 CUSTOM_JAIL = (
@@ -35,10 +35,10 @@ def typed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Node
 
             yield from _running(node, type_sql)
             return
-        (tmp_path / "db").mkdir()
-        with private_server(tmp_path / "db") as socket:
-            node = Node(host, tmp_path / "gate", database_url=new_database(socket, "mcban"))
-            yield from _running(node, lambda statement: sql(socket, statement, "mcban"))
+        server: Server = request.getfixturevalue("mariadb")
+        url = server.new_database()
+        yield from _running(Node(host, tmp_path / "gate", database_url=url), lambda text: server.sql(url, text))
+        server.drop_database(url)
 
 
 def _running(node: Node, type_sql: object) -> Iterator[tuple[Node, object]]:
