@@ -13,7 +13,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 RUN_NEEDS := ipset:ipset iptables-restore:iptables ip6tables-restore:iptables
 TEST_NEEDS := $(RUN_NEEDS) nft:nftables conntrack:conntrack ip:iproute2 mariadbd:mariadb-server-core \
 	mariadb-install-db:mariadb-server-core mariadb:mariadb-client-core sqlite3:sqlite3 setpriv:util-linux \
-	shellcheck:shellcheck systemd-analyze:systemd journalctl:systemd
+	shellcheck:shellcheck systemd-analyze:systemd journalctl:systemd openssl:openssl unshare:util-linux mount:mount
 
 # Installs the packages of the commands in $(1) that are missing, when root; says what to do otherwise.
 define install_missing

@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def postgresql(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[PostgreSQL]:
     """A private PostgreSQL server, as `mariadb` is one."""
     try:
+        if find_spec("psycopg") is None:
+            raise MissingPackageError("the driver is missing: pip install 'psycopg[binary]'")
         programs = postgres.programs(pytestconfig.cache.mkdir("postgresql"))
     except MissingPackageError as error:
         why = f"no PostgreSQL: {error}"

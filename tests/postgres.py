@@ -7,6 +7,7 @@ unpacked. It does not run as root, so that for root it runs as `nobody`.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -70,7 +71,10 @@ def programs(cache: Path) -> Path:
         found = sorted(root.glob("usr/lib/postgresql/*/bin/initdb"), key=lambda path: int(path.parts[-3]))
         if found and (found[-1].parent / "psql").exists():
             return found[-1].parent
-    root = unpacked(cache, "postgresql-15", "postgresql-client-15", "libpq5")
+    # Debian's `postgresql` depends on the release that it stands for.
+    known = subprocess.run(["apt-cache", "depends", "postgresql"], capture_output=True, text=True, check=False).stdout
+    release = next((word for word in known.split() if re.fullmatch(r"postgresql-\d+", word)), "postgresql-15")
+    root = unpacked(cache, release, release.replace("-", "-client-"), "libpq5")
     return next(root.glob("usr/lib/postgresql/*/bin"))
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from alembic import command
@@ -21,11 +22,11 @@ from mcban.store import schema
 from mcban.store.access import Access
 from mcban.store.addresses import AddressRecord
 from mcban.store.database import Database, Transaction, UnsureError
+from tests.conftest import found
 from tests.debian import MissingPackageError
+from tests.e2e.node import Node as Gate
 from tests.galera import Cluster, library, private_cluster
 from tests.netns import require_netns
-
-pytestmark = pytest.mark.xdist_group("galera")
 
 IP = "203.0.113.7"
 ROUNDS = 12
@@ -33,11 +34,13 @@ ROOM = 10
 """Rows for which there is room in the jail of the race below."""
 
 
-@pytest.fixture(scope="module")
-def cluster(pytestconfig: pytest.Config, mariadb: object) -> Iterator[Cluster]:
+@pytest.fixture
+def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
     """Three nodes."""
     require_netns()
     try:
+        if lacking := [program for program in ("mariadbd", "mariadb-install-db", "mariadb") if not found(program)]:
+            raise MissingPackageError(f"{', '.join(lacking)} missing: apt-get install mariadb-server-core")
         provider = library(pytestconfig.cache.mkdir("galera"))
     except MissingPackageError as error:
         if os.environ.get("CI"):
@@ -47,16 +50,20 @@ def cluster(pytestconfig: pytest.Config, mariadb: object) -> Iterator[Cluster]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def name(cluster: Cluster) -> str:
-    """A database with the schema, made by way of one node, there on all."""
-    made = cluster.new_database()
-    first = Database(cluster.nodes[0].url(made))
+def test_a_galera_cluster_is_one_database(cluster: Cluster, tmp_path: Path) -> None:
+    """Everything that a cluster may do to us, one after the other, for it takes its time to start: what is expected of
+    each is said where it is done."""
+    name = cluster.new_database()
+    first = Database(cluster.nodes[0].url(name))
     assert schema.upgrade(first) == (None, schema.HEAD)
     first.dispose()
     for node in cluster.nodes[1:]:
-        with_patience(lambda node=node: current(node.url(made)) == schema.HEAD)
-    return made
+        with_patience(lambda node=node: current(node.url(name)) == schema.HEAD)
+    the_schema_is_the_same_everywhere_and_each_table_can_be_certified(cluster, name)
+    writers_on_three_nodes_are_one_after_the_other(cluster, name)
+    a_node_that_is_cut_off_says_so_and_another_is_used(cluster, name)
+    a_node_that_dies_is_replaced_by_the_next_and_comes_back(cluster, name)
+    an_engine_goes_on_with_another_node(cluster, name, tmp_path)
 
 
 def current(url: str) -> str | None:
@@ -76,7 +83,7 @@ def with_patience(happened: Callable[[], object], seconds: float = 30.0) -> None
         time.sleep(0.05)
 
 
-def test_the_schema_is_the_same_on_every_node_and_each_table_can_be_certified(cluster: Cluster, name: str) -> None:
+def the_schema_is_the_same_everywhere_and_each_table_can_be_certified(cluster: Cluster, name: str) -> None:
     """Made by one node; and a row without a primary key could not be told from another on the others."""
     database = Database(cluster.nodes[2].url(name))
     config = Config()
@@ -118,7 +125,7 @@ def conflicts(cluster: Cluster) -> int:
     return sum(int(node.sql(ask + names)) for node in cluster.nodes)
 
 
-def test_writers_on_three_nodes_at_once_are_one_after_the_other(cluster: Cluster, name: str) -> None:
+def writers_on_three_nodes_are_one_after_the_other(cluster: Cluster, name: str) -> None:
     """What a writer read stays true until it commits, also what it did not write: a count is right, one row is one
     row, and a limit that each looked at is kept. What a commit met elsewhere was done again; and an engine's feed on
     one node hears of every change, though each node numbers by itself."""
@@ -159,7 +166,7 @@ def rows_of(database: Database, jail: str) -> list[AddressRecord]:
     return [row for row in rows if row.jail == jail]
 
 
-def test_a_node_that_is_cut_off_says_so_and_another_is_used(cluster: Cluster, name: str) -> None:
+def a_node_that_is_cut_off_says_so_and_another_is_used(cluster: Cluster, name: str) -> None:
     """Alone it is one clear line, and over by itself; where others are named, the next takes its place at once."""
     alone, other = cluster.nodes[1], cluster.nodes[0]
     single = Database(alone.url(name))
@@ -191,7 +198,7 @@ def complaint(database: Database) -> str:
     return ""
 
 
-def test_a_node_that_dies_is_replaced_by_the_next_and_comes_back(cluster: Cluster, name: str) -> None:
+def a_node_that_dies_is_replaced_by_the_next_and_comes_back(cluster: Cluster, name: str) -> None:
     """Of two URLs one is killed while somebody writes: each transaction is done once, by whoever takes it, and the one
     whose answer was lost is said to be uncertain."""
     dying, other = cluster.nodes[2], cluster.nodes[0]
@@ -217,3 +224,30 @@ def test_a_node_that_dies_is_replaced_by_the_next_and_comes_back(cluster: Cluste
     with_patience(lambda: again.read(lambda t: t.hits.totals())["dying"] - before == written)
     for each in (again, database):
         each.dispose()
+
+
+def an_engine_goes_on_with_another_node(cluster: Cluster, name: str, folder: Path) -> None:
+    """The node that it uses is killed under it: what is logged then is counted and banned by way of the next, which
+    `status` names, and each fault is a line."""
+    dying, other = cluster.nodes[1], cluster.nodes[0]
+    gate = Gate(other.host, folder / "gate", "memory", other.url(name))
+    gate.env["MCBAN_DATABASE_URL"] = f"{dying.url(name)} {other.url(name)}"
+    try:
+        gate.prepare()
+        gate.start()
+        gate.fail("mc-exim", "198.51.100.1", 5)
+        with_patience(lambda: ("198.51.100.1", "mc-exim-1d") in gate.banned())
+        assert f"/{dying.folder.name}/" in unquote(gate.json("status")["database"]["engine_uses"])
+        dying.kill()
+        gate.fail("mc-exim", "198.51.100.2", 5)
+        with_patience(lambda: ("198.51.100.2", "mc-exim-1d") in gate.banned())
+        gate.settled()
+        assert gate.database.read(lambda t: t.hits.totals())["mc-exim"] == 10
+        status = gate.json("status")["database"]
+        assert f"/{other.folder.name}/" in unquote(status["engine_uses"])
+        assert len(status["nodes"]) == 2 and status["error"] is None
+        assert "(of 2 nodes)" in gate.mcban("status")
+        assert gate.stop() == 0
+        assert "Traceback" not in gate.engine_log
+    finally:
+        gate.end()

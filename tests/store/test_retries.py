@@ -114,10 +114,10 @@ def test_transactions_that_lock_each_other_out_are_done_again(any_database: str)
     database.dispose()
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, mariadb: Server) -> Iterator[Path]:
+@pytest.fixture
+def small(tmp_path: Path, mariadb: Server) -> Iterator[Path]:
     """A server for few, and a user without rights over it."""
-    with private_server(tmp_path_factory.mktemp("s"), "--max-connections=10") as socket:
+    with private_server(tmp_path, "--max-connections=10") as socket:
         sql(socket, "CREATE USER plain@localhost; CREATE DATABASE few; GRANT ALL ON few.* TO plain@localhost")
         database = Database(f"mysql+pymysql://plain@localhost/few?unix_socket={socket}")
         schema.upgrade(database)
@@ -125,8 +125,14 @@ def small(tmp_path_factory: pytest.TempPathFactory, mariadb: Server) -> Iterator
         yield socket
 
 
-def test_a_server_that_is_full_is_waited_for(small: Path) -> None:
-    """Too many connections: for a few seconds; an engine, which has other things to do, is told at once."""
+def test_a_server_that_is_full_or_takes_no_writes_is_waited_for(small: Path) -> None:
+    """For a few seconds; an engine, which has other things to do, is told at once."""
+    it_is_full(small)
+    it_takes_no_writes(small)
+
+
+def it_is_full(small: Path) -> None:
+    """Too many connections, until some end."""
     url = f"mysql+pymysql://plain@localhost/few?unix_socket={small}"
     database, crowd = Database(url), create_engine(url, pool_size=20)
     with ExitStack() as stack:
@@ -149,7 +155,7 @@ def crowd_leaves(socket: Path) -> None:
     sql(socket, "SET GLOBAL max_connections = 50")
 
 
-def test_a_server_that_takes_no_writes_is_waited_for_and_then_said(small: Path) -> None:
+def it_takes_no_writes(small: Path) -> None:
     """As while a replica is made the master; reading goes on."""
     database = Database(f"mysql+pymysql://plain@localhost/few?unix_socket={small}")
     sql(small, "SET GLOBAL read_only = 1")

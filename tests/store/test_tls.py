@@ -31,7 +31,7 @@ def openssl(folder: Path, *arguments: str) -> None:
     subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def certificates() -> Iterator[Path]:
     """An authority, a server's certificate by it for 127.0.0.1, a client's, and the authority of a stranger."""
     with tempfile.TemporaryDirectory(prefix="mcban-") as made:
@@ -83,7 +83,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module", params=["mariadb", "postgresql"])
+@pytest.fixture(params=["mariadb", "postgresql"])
 def kind(request: pytest.FixtureRequest, certificates: Path) -> Iterator[Kind]:
     """A server of each kind, not started yet; its data is there."""
     with tempfile.TemporaryDirectory(prefix="mcban-") as folder:
@@ -134,7 +134,8 @@ def _postgresql(folder: Path, certificates: Path, shared: PostgreSQL) -> Kind:
 
 
 def test_a_connection_is_as_safe_as_it_was_asked_to_be(kind: Kind, certificates: Path) -> None:
-    """Encrypted when required; with verify, by whom it should be and under its name; each fault is one clear line."""
+    """Encrypted when required; with verify, by whom it should be and under its name; each fault is one clear line.
+    A server without TLS is not spoken to, and gets no password, where TLS is wanted."""
     ca, stranger = (str(certificates / f"{name}.pem") for name in ("ca", "stranger"))
     with kind.start(True):
         assert kind.cipher_of(kind.reach()) == ""
@@ -148,13 +149,9 @@ def test_a_connection_is_as_safe_as_it_was_asked_to_be(kind: Kind, certificates:
         refused(kind, kind.reach("c", tls="verify", ca=ca), "certificate|user, password and grants")
         wrong_password = Database(Access((kind.url.format(user="u", host="127.0.0.1"),), "s3cret-no"))
         refused(kind, wrong_password, "check user, password and grants")
-
-
-def test_a_server_without_tls_is_not_spoken_to_where_tls_is_wanted(kind: Kind, certificates: Path) -> None:
-    """The password is not sent for whoever listens on the way."""
     with kind.start(False):
         assert kind.cipher_of(kind.reach()) == ""
-        for settings in ({"tls": "required"}, {"tls": "verify", "ca": str(certificates / "ca.pem")}):
+        for settings in ({"tls": "required"}, {"tls": "verify", "ca": ca}):
             refused(kind, kind.reach(**settings), "no TLS as database.tls wants it")
 
 
