@@ -113,9 +113,13 @@ def take_over(database: Database, inherit: Callable[[Original], Heritage]) -> No
     DatabaseError, NoPermissionError, RefusedError.
     """
     with database.translating(), _alone(database):
+        _refuse_if_made(database, schema.current(database))
         _check(database)
 
         def put_aside(connection: Connection) -> None:
+            if "alembic_version" in _tables(connection):  # an embedded database's lock is had only now
+                made = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+                _refuse_if_made(database, made)
             if _tables(connection) & set(_names("adopting").values()):
                 _drop_ours(connection)
             else:
@@ -165,6 +169,12 @@ def _originals() -> dict[str, str]:
 
 def _tables(connection: Connection) -> set[str]:
     return set(inspect(connection).get_table_names())
+
+
+def _refuse_if_made(database: Database, version: str | None) -> None:
+    """Where two come at once, the tables that the first made are not the original's."""
+    if version is not None:
+        raise RefusedError(f"{database.shown_url} has been adopted in the meantime, by somebody else")
 
 
 def _check(database: Database) -> None:

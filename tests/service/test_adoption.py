@@ -429,6 +429,23 @@ def test_two_at_once_do_not_meet(make: Make, empty_mariadb: str) -> None:
     adopt(second)
 
 
+def test_who_comes_second_leaves_what_the_first_made(make: Make, either: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when he had looked before the first was done."""
+    original.add(either, (IP, "mc-exim-1d", 2, 1, 0, 0, RECENT))
+    adopt(make(either))
+    context = make(either)
+    for late in ("mcban.service.adoption.store.standing", "mcban.store.original.schema.current"):
+        with monkeypatch.context() as patch:
+            patch.setattr("mcban.service.adoption.store.standing", lambda _: Standing.ORIGINAL)
+            if late.endswith("current"):
+                patch.setattr(late, lambda _: None)
+                patch.setattr("mcban.store.original._check", lambda _: None)
+            with pytest.raises(RefusedError, match="in the meantime"):
+                adopt(context)
+    assert [ban.ip for ban in bans_in_force(context, None)] == [IP]
+    assert standing(context.database) is Standing.ADOPTED
+
+
 def test_a_database_elsewhere_is_copied_and_only_read(make: Make, either: str, tmp_path: Path) -> None:
     """Into a database that does not exist yet; again for what has come since, and what is here stays as it is."""
     original.add(either, (IP, "mc-exim-1d", 2, 1, 0, 0, RECENT))
