@@ -226,11 +226,21 @@ class IpsetFirewall:
             there = headers.get(name)
             if there is None:
                 maxelem = fitting(self.maxelem, len(some), self.most)
-                self._sets.create(name, family, maxelem, len(some))
-                headers[name] = Header(name, "hash:net", int(family), True, maxelem, 0, 0)
+                headers[name] = self._make(name, family, maxelem, len(some))
             elif not there.holds(family):
                 faults.append(foreign(name, there))
         self._seen_jails.add(jail)
+
+    def _make(self, name: str, family: int, maxelem: int, expected: int) -> Header:
+        """A new set, or the one that a command, or the engine, made since the sets were listed."""
+        try:
+            self._sets.create(name, family, maxelem, expected)
+        except FirewallError:
+            there = self._sets.header(name)
+            if there is None or not there.holds(family):
+                raise
+            return there
+        return Header(name, "hash:net", int(family), timeouts=True, maxelem=maxelem, elements=0, references=0)
 
     def _add(self, jail: str, ends: Mapping[str, int], now: int, headers: Mapping[str, Header]) -> list[Refusal]:
         fault = name_fault(jail)

@@ -12,10 +12,13 @@ import pytest
 from mcban.core.model import Position
 from mcban.daemon.engine import Engine
 from mcban.daemon.presence import Presence
-from mcban.errors import FirewallError, McbanError, NoPermissionError
+from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError
 from mcban.firewall.memory import MemoryFirewall
 from mcban.logs import Block
+from mcban.service import bans
 from mcban.service.context import Context
+from mcban.store.database import Database
+from tests.conftest import MakeContext
 from tests.service.desk import IP, execute, held, known
 
 
@@ -111,3 +114,27 @@ def test_a_new_file_under_the_number_of_a_forgotten_one_is_written_with_its_hits
     engine._commit()
     after, positions = written()
     assert after == 1 and {other, new} <= positions and old not in positions
+
+
+def test_changes_that_could_not_be_acted_on_are_taken_up_again(
+    make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database, or the kernel, may go between the question what changed and what follows from the answer."""
+    context, other = make_context(), make_context(node="there")
+    engine = follow(context, tmp_path / "auth.log")
+    bans.ban(other, "mc-exim-1d", [IP], None, force=False, yes=False)
+
+    def refuse(*_: object) -> None:
+        raise FirewallError("out of order")
+
+    def end(*_: object) -> None:
+        raise DatabaseError("gone")
+
+    for place, name, fault in ((MemoryFirewall, "apply", refuse), (Database, "read", end)):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, fault)
+            with pytest.raises(McbanError):
+                engine._poll()
+        assert not held(context)
+    engine._poll()
+    assert held(context) == ["mc-exim-1d"]

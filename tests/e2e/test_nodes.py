@@ -7,10 +7,12 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from mcban.errors import RefusedError
 from mcban.service import bans
 from mcban.service.claim import LEASE
 from tests.cluster import Cluster, ClusterNode, cluster
@@ -77,8 +79,8 @@ class Hands:
         )
 
     def by_service(self, node: ClusterNode, ip: str, jail: str) -> None:
-        """What commands do, without their start."""
-        with node.wired() as context:
+        """What commands do, without their start; they may refuse to ban what somebody allowed a moment ago."""
+        with node.wired() as context, suppress(RefusedError):
             match self._random.randrange(6):
                 case 0 | 1:
                     bans.ban(context, jail, [ip], None, force=False, yes=False)
@@ -92,7 +94,7 @@ class Hands:
                     bans.ban(context, "mc-ssh", [ip], 3600, force=False, yes=False)
 
     def by_command(self, node: ClusterNode, ip: str, jail: str) -> None:
-        """A command, which may refuse to ban what somebody allowed a moment ago."""
+        """A command."""
         what = self._random.choice(
             (
                 ("ban", "-j", jail, "-i", ip),
@@ -194,6 +196,29 @@ def test_a_second_engine_of_the_same_name_is_refused(ten: Cluster) -> None:
     first.start()
     assert time.monotonic() - begun < LEASE
     second.start()
+    settle(ten)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_node_that_was_away_catches_up(ten: Cluster, *, kept: bool) -> None:
+    """What was banned, lifted and switched meanwhile is so there, also when the notes of it are dropped by then."""
+    away, other = ten[2], ten[3]
+    with other.wired() as context:
+        bans.ban(context, "mc-ssh-1d", ["203.0.113.20"], None, force=False, yes=False)
+        until(lambda: everywhere([away], "mc-ssh-1d", "203.0.113.20"), "the ban")
+        assert away.engine is not None
+        away.engine.send_signal(signal.SIGSTOP)
+        try:
+            bans.unban(context, None, ["203.0.113.20"])
+            bans.ban(context, "mc-ssh-1d", [f"203.0.113.{n}" for n in (21, 22)], None, force=False, yes=False)
+            ten.sql("UPDATE fail2ban_jail SET enabled = 1 - enabled WHERE name = 'mc-webauth-1m'")
+            others = [node for node in ten if node is not away]
+            until(lambda: not [said for said in ten.differ() if not said.startswith(f"{away.name}:")], "the others")
+            assert everywhere(others, "mc-ssh-1d", "203.0.113.22") and ten.differ()
+            if not kept:
+                ten.sql("SELECT MAX(id) INTO @last FROM mcban_change; DELETE FROM mcban_change WHERE id < @last")
+        finally:
+            away.engine.send_signal(signal.SIGCONT)
     settle(ten)
 
 

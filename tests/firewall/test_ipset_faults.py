@@ -16,6 +16,7 @@ from mcban.firewall import ipset as backend
 from mcban.firewall import iptables
 from mcban.firewall.base import IncompleteError
 from mcban.firewall.ipset import IpsetFirewall
+from mcban.firewall.ipset_sets import Sets
 from tests.firewall.test_ipset_kernel import EXIM, left, look, now
 from tests.netns import Host
 
@@ -140,3 +141,19 @@ def test_what_is_no_entry_at_all_is_refused_by_name(host: Host) -> None:
     refused = firewall.apply(Plan(create=("a",), add={"a": bad | good}), now())
     assert {refusal.entry for refusal in refused} == bad.keys()
     assert firewall.read(["a"]).entries["a"] == good
+
+
+def test_a_set_that_somebody_else_makes_at_the_same_moment_is_taken(
+    kernel: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command and the engine may both find that a jail has no set yet."""
+    firewall = IpsetFirewall()
+    create = Sets.create
+
+    def create_late(sets: Sets, *arguments: int) -> None:
+        create(Sets(), *arguments)  # type: ignore[arg-type]
+        create(sets, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sets, "create", create_late)
+    assert firewall.apply(Plan(("a",), {"a": {"192.0.2.1": FOREVER}}), now()) == []
+    assert firewall.read(["a"]).entries["a"] == {"192.0.2.1": FOREVER}
