@@ -51,7 +51,7 @@ def run(ctx: click.Context, once: bool) -> int:
             else:
                 log.warning("firewall %s: decides and records, touches no kernel", context.firewall.name)
             engine = Engine(context, presence)
-            engine.start(unreachable)
+            engine.start(unreachable, patient=not once)
             if once:
                 if not engine.read_to_end(signals, progress):
                     log.warning("stopped before the end of the logs; the rest is read next time")

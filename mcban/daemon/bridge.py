@@ -161,14 +161,17 @@ class Bridge:
             log.warning("mended while the database is away: %s", line)
         return done
 
-    def start(self, error: McbanError) -> World:
-        """Put into the kernel what is known without SQL, or by reading alone: nothing is lifted. The world that it was.
-        Raises `error` when nothing is known."""
+    def start(self, error: McbanError, *, readable: bool) -> World:
+        """Put into the kernel what is known without SQL, or by reading alone where it is `readable`: nothing is lifted.
+        The world that it was. Raises `error` when nothing is known."""
         context = self._context
         try:
-            self.known = ask(context)
-            said = "the bans are those that it says"
+            self.known = ask(context) if readable else None
         except McbanError:
+            self.known = None
+        if self.known is not None:
+            said = "the bans are those that it says"
+        else:
             self._copied = self._read_copy(error) if self._copies else None
             if self._copied is None:
                 raise error from None

@@ -81,17 +81,22 @@ class Engine:
         self._feed: ChangeFeed
         self._reading: Reading
 
-    def start(self, unreachable: DatabaseError | None = None) -> None:
+    def start(self, unreachable: DatabaseError | None = None, *, patient: bool = False) -> None:
         """Be ready: jails taken over, bans in the kernel, logs open. Raises what makes that impossible.
 
-        Where the database is `unreachable`, or takes no changes, what is known without it is enforced, and the rest
-        follows when it is back; the error is raised when nothing is known.
+        Where the database is `unreachable`, or, to one that is `patient`, takes no changes, what is known without it is
+        enforced, and the rest follows when it is back; the error is raised when nothing is known.
         """
         self._context.firewall.read(())  # a missing permission is said before anything is changed
-        if unreachable is None:
-            self._begin()
+        if unreachable is not None:
+            self._world = self._bridge.start(unreachable, readable=False)
         else:
-            self._world = self._bridge.start(unreachable)
+            try:
+                self._begin()
+            except DatabaseError as error:
+                if not patient:
+                    raise
+                self._world = self._bridge.start(error, readable=True)
         self._publish()
 
     def _begin(self) -> None:
@@ -259,6 +264,7 @@ class Engine:
         outage = self._bridge.outage
         more = self._watch_alone()
         if outage is not None and time.monotonic() >= outage.again_at:
+            outage.again_at = time.monotonic() + 1.0  # whatever stops it; an error puts it off further
             self._guarded(self._try_again)
         elif not more and self._bridge.lookout is not None:
             self._bridge.lookout.wait(GLANCE)
