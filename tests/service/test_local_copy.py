@@ -24,6 +24,12 @@ quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCh
 
 
 @pytest.fixture
+def any_database(sqlite_url: str) -> str:
+    """What is copied does not depend on the kind of the database."""
+    return sqlite_url
+
+
+@pytest.fixture
 def known(context: Context) -> Known:
     """What SQL says after a few bans."""
     fail(context, 20)
