@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mcban.store.addresses import AddressRecord
 from tests.disk import small_disk
 from tests.e2e.node import Node, until
 from tests.mariadb import Server, new_database, private_server
@@ -134,7 +135,7 @@ def at_peace(node: Node, hits: int, faults: int) -> None:
 def test_attackers_are_banned_while_the_server_hangs_or_is_cut_off(tmp_path: Path, length: float) -> None:
     """A server that is stopped in the midst of everything, and one whose port swallows every packet, stop no ban: each
     is one line, and a state in `status`, unless it was over before one would speak of it; in the end each hit is
-    counted once."""
+    counted once, and a ban that SQL does not confirm is lifted."""
     require_netns()
     (tmp_path / "db").mkdir()
     with one_host() as host, ExitStack() as stack:
@@ -161,6 +162,10 @@ def test_attackers_are_banned_while_the_server_hangs_or_is_cut_off(tmp_path: Pat
                 return
             for family in ("OUTPUT", "INPUT"):
                 host.run("iptables", "-I", family, "-p", "tcp", "--dport", "3306", "-j", "DROP")
+            allowed = AddressRecord("203.0.113.250", "*", whitelisted=True)  # by another node: this one cannot know
+            node.database.write(lambda t: t.addresses.save([allowed]))
+            node.fail("mc-exim", "203.0.113.250", 5)
+            until(lambda: "203.0.113.250" in node.entries("mc-exim-1d"), "a ban by what is known", 40)
             hits += attack(node, "192.0.2", length)
             until(lambda: node.engine_log.count(" ERROR ") == 2, "a second line", 40)
             state = Path(node.env["MCBAN_STATE_DIR"], "engine.json")
@@ -168,6 +173,8 @@ def test_attackers_are_banned_while_the_server_hangs_or_is_cut_off(tmp_path: Pat
             for family in ("OUTPUT", "INPUT"):
                 host.run("iptables", "-D", family, "-p", "tcp", "--dport", "3306", "-j", "DROP")
             at_peace(node, hits, 2)
+            assert "203.0.113.250" not in node.entries("mc-exim-1d")
+            assert "203.0.113.250 in mc-exim-1d was banned while the database was away" in node.engine_log
         finally:
             node.end()
 
