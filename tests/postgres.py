@@ -97,6 +97,12 @@ def private_server(folder: Path, bin_folder: Path, *options: str, port: int = PO
     server come back. `options` are settings: `-c`, `ssl=on`."""
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
     data = folder / "data"
+    if nobody and not bin_folder.is_relative_to("/usr"):
+        # What was unpacked lies where nobody else may look.
+        there = folder / "root"
+        if not there.exists():
+            shutil.copytree(bin_folder.parents[4], there, symlinks=True)
+        bin_folder = there / bin_folder.relative_to(bin_folder.parents[4])
     libraries = next(iter((bin_folder.parents[4] / "usr/lib").glob("*-linux-gnu*")), None)
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "Asia/Kathmandu"}
     if libraries and bin_folder.parents[4] != Path("/"):

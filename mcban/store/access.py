@@ -71,11 +71,8 @@ class Access:
 def shown(url: URL) -> str:
     """A URL fit to be seen: its passwords are three stars."""
     hidden = {key: "***" for key in url.query if _SECRET.search(key)}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True) if hidden else _render(url)
-
-
-def _render(url: URL) -> str:
-    return url.render_as_string(hide_password=True)
+    text = url.update_query_dict(hidden).render_as_string(hide_password=True)
+    return text.replace("%2A%2A%2A", "***") if hidden else text
 
 
 def host_of(url: URL) -> str | None:

@@ -243,7 +243,9 @@ class Database:
         except UnicodeEncodeError as error:
             raise no_text(error) from None
         except SQLAlchemyError as error:
-            raise translated(error, self.shown_url, self.sqlite_file) from error
+            nodes = len(self._urls)
+            shown_url = self.shown_url if nodes == 1 else f"{self.shown_url} (of {nodes} nodes)"
+            raise translated(error, shown_url, self.sqlite_file) from error
 
     def dispose(self) -> None:
         """Close every connection."""

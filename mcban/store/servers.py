@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Dialect, Engine, create_engine, event
 
-from mcban.errors import ConfigError
+from mcban.errors import ConfigError, printable
 from mcban.store.access import Access
 from mcban.store.faults import PASSING, kind_of
 
@@ -62,7 +62,10 @@ class _Node(NamedTuple):
         options = {**self.options, **asked}
         if "options" in asked and "options" in self.options:  # PostgreSQL's settings of the session: both
             options["options"] = f"{self.options['options']} {asked['options']}"
-        connection = dialect.connect(*arguments, **options)
+        try:
+            connection = dialect.connect(*arguments, **options)
+        except (TypeError, ValueError, OSError) as error:  # no driver's errors: an option of the URL, or its file
+            raise ConfigError(f"database.url: an option in it cannot be used: {printable(str(error))}") from None
         try:
             self.greet(connection)
         except BaseException:
