@@ -36,6 +36,8 @@ LETTING_GO = 0.5
 FEWEST_BUCKETS = 1024
 """The kernel's own default."""
 _RECEIVE = 1 << 18
+_NO_MEMBER = 4352
+"""linux/netfilter/ipset/ip_set_list.h, IPSET_ERR_NAME: the set that is to leave a list is not there at all."""
 
 NO_PERMISSION = (
     "no permission to change the firewall: CAP_NET_ADMIN is missing; run as root, or give a container "
@@ -185,7 +187,7 @@ class Sets:
         try:
             self._ask(f"cannot take {member} out of list {name}", lambda c: c.delete(name, member, etype="set"))
         except FirewallError as error:
-            if _code(error) not in (errno.ENOENT, IPSET_ERR_EXIST):
+            if _code(error) not in (errno.ENOENT, IPSET_ERR_EXIST, _NO_MEMBER):
                 raise
 
     def entries(self, name: str, family: int, now: int) -> dict[str, int] | None:

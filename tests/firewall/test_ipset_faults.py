@@ -157,3 +157,12 @@ def test_a_set_that_somebody_else_makes_at_the_same_moment_is_taken(
     monkeypatch.setattr(Sets, "create", create_late)
     assert firewall.apply(Plan(("a",), {"a": {"192.0.2.1": FOREVER}}), now()) == []
     assert firewall.read(["a"]).entries["a"] == {"192.0.2.1": FOREVER}
+
+
+def test_a_set_that_is_gone_has_left_its_list(kernel: Host) -> None:
+    """A command and the engine may both take a jail's set away."""
+    sets = Sets()
+    sets.create_list("some-all")
+    sets.leave("some-all", "no-such-set")
+    sets.leave("no-such-list", "no-such-set")
+    sets.close()
