@@ -274,6 +274,9 @@ def insert_shipped_jails() -> None:
 
 def upgrade() -> None:
     check_beforehand()
+    dialect = op.get_bind().dialect
+    if dialect.name == "mysql" and not dialect.is_mariadb:
+        MYSQL["mysql_collate"] = "utf8mb4_0900_bin"  # the same order under MySQL's own name
     create_jails()
     create_other_original_tables()
     create_tables_of_our_own()
