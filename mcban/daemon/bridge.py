@@ -132,15 +132,17 @@ class Bridge:
             return False
         return self.outage is not None or (more and time.monotonic() < self._caught_up_by)
 
-    def watch(self, positions: Iterable[Position], unwritten: Iterable[Hit], seconds: float) -> tuple[Outcome, bool]:
-        """Look out for so long; how putting bans into the kernel went, and whether there may be more to be read. Raises
-        what the firewall raises."""
+    def watch(
+        self, world: World, positions: Iterable[Position], unwritten: Iterable[Hit], seconds: float
+    ) -> tuple[Outcome, bool]:
+        """Look out for so long, by the newest `world` that is known; how putting bans into the kernel went, and whether
+        there may be more to be read. Raises what the firewall raises."""
         if self.known is None:
             time.sleep(min(seconds, 0.1))
             return NOTHING, False
         if self.lookout is None or not self.lookout.watching:
-            intake = Intake(find_sources(self._context, self.known.world.book)[0])
-            known = self.known
+            intake = Intake(find_sources(self._context, world.book)[0])
+            known = replace(self.known, world=world)  # newer than the last full sync, if that was never finished
             self.lookout = Lookout(self._context, known, intake, positions, self._counted, unwritten, self.lookout)
         bans, outcome, more = self.lookout.watch(seconds)
         if bans:

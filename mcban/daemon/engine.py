@@ -283,7 +283,8 @@ class Engine:
         reading = self._reading if self._begun else None
         known = self._bridge.known
         positions = reading.positions if reading else known.positions if known else []
-        outcome, more = self._bridge.watch(positions, reading.pending.hits if reading else (), READING_SLICE)
+        unwritten = reading.pending.hits if reading else ()
+        outcome, more = self._bridge.watch(self._world, positions, unwritten, READING_SLICE)
         self._tell_refusals(outcome)
         return more
 

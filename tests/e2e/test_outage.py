@@ -20,10 +20,10 @@ def test_attackers_are_banned_while_the_database_is_away_and_counted_when_it_is_
         with private_server(tmp_path / "db") as socket:
             node = Node(host, tmp_path / "gate", database_url=new_database(socket, "mcban"))
             node.prepare()
+            node.mcban("whitelist", "add", "-i", "203.0.113.66")
             node.start()
             node.fail("mc-exim", "203.0.113.7", 5)
             node.fail("mc-exim", "203.0.113.9", 3)
-            node.mcban("whitelist", "add", "-i", "203.0.113.66")
             until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7"}, "the ban")
             until(lambda: node.process("sync", "--check").returncode == 0, "peace")
             node.settled()
