@@ -24,12 +24,13 @@ from mcban.daemon.bridge import Bridge, describe
 from mcban.daemon.presence import Presence
 from mcban.daemon.reading import Onlooker, Pending, Reading
 from mcban.daemon.signals import Signals, tell_systemd
+from mcban.daemon.troubles import Troubles
 from mcban.errors import DatabaseError, FirewallError, McbanError, RefusedError, UnavailableError, printable
-from mcban.firewall.base import IncompleteError, Refusal
+from mcban.firewall.base import IncompleteError
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed, News, look_up
 from mcban.service.claim import BEAT, LostNameError, NodeName
-from mcban.service.context import Context, Fault, World
+from mcban.service.context import Context, World
 from mcban.service.drift import DriftWatch
 from mcban.service.memory import Memory
 from mcban.service.record import record
@@ -68,10 +69,7 @@ class Engine:
         self._name = NodeName(context, presence.owner())
         self._lost: LostNameError | None = None
         self._ahead = 0
-        self._refusals: tuple[Refusal, ...] = ()
-        self._troubles: dict[str, str] = {}
-        self._faults: list[Fault] = []
-        self._told_faults: set[str] = set()
+        self._troubles = Troubles()
         self._due: dict[str, float] = {}
         self._bridge = Bridge(context)
         self._signals: Signals | None = None
@@ -319,7 +317,7 @@ class Engine:
             self._bridge.failed(str(error))
             return
         self._bridge.over()
-        self._troubles.clear()
+        self._troubles.begin_anew()
         self._drift.doubt()
         self._publish()
 
@@ -422,7 +420,7 @@ class Engine:
 
     def _reload(self) -> None:
         """Read jails and filters again: SIGHUP."""
-        self._told_faults.clear()
+        self._troubles.say_faults_again()
         self._world, said = upkeep.take_over(self._context)
         self._say(said)
         self._follow_sources()
@@ -442,7 +440,7 @@ class Engine:
         elif outcome.plan.additions and self._context.firewall.enforces:
             count = outcome.plan.additions
             log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
-        self._refusals = ()
+        self._troubles.forget_refusals()
         self._note(outcome)
         if outcome.withheld:
             raise RefusedError(outcome.withheld)
@@ -454,10 +452,7 @@ class Engine:
     def _tell_refusals(self, outcome: Outcome) -> None:
         if outcome.refusals:
             self._drift.doubt()
-        for refusal in outcome.refusals:
-            if refusal not in self._refusals:
-                log.error("not enforced: %s in %s: %s", refusal.entry, refusal.jail, refusal.why)
-        self._refusals = tuple(dict.fromkeys((*self._refusals, *outcome.refusals)))
+        self._troubles.refused(outcome.refusals)
 
     def _follow_sources(self) -> None:
         """The logs that are followed become those that the jails now name."""
@@ -465,11 +460,7 @@ class Engine:
 
     def _find_sources(self) -> Intake:
         sources, faults = find_sources(self._context, self._world.book)
-        self._faults = [*self._world.book.faults, *faults]
-        for fault in self._faults:
-            if str(fault) not in self._told_faults:
-                log.error("cannot be used: %s", fault)
-        self._told_faults = {str(fault) for fault in self._faults}
+        self._troubles.find([*self._world.book.faults, *faults])
         return Intake(sources)
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
@@ -485,9 +476,7 @@ class Engine:
                 return None
             if isinstance(error, IncompleteError):
                 self._note(Outcome(Plan(), refusals=error.refused))
-            if str(error) not in self._troubles.values():
-                log.error("%s", error)
-            self._troubles[name] = str(error)
+            self._troubles.failed(name, str(error))
             return None
         except Exception as error:  # noqa: BLE001  # what nobody foresaw must not leave a host without its engine
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -496,14 +485,10 @@ class Engine:
             if self._begun and self._reading.pending.offered:
                 self._bridge.failed(said)
                 return None
-            if said not in self._troubles.values():
-                log.error("%s", said)
-            self._troubles[name] = said
+            self._troubles.failed(name, said)
             self._drift.doubt()
             return None
-        over = self._troubles.pop(name, None)
-        if over is not None and over not in self._troubles.values():
-            log.info("over: %s", over)
+        self._troubles.succeeded(name)
         return result
 
     def _is_away(self, error: McbanError) -> bool:
@@ -539,10 +524,8 @@ class Engine:
                 "at": self._context.now,
                 "firewall": self._context.firewall.name,
                 "enforces": self._context.firewall.enforces,
-                "troubles": sorted(set(self._troubles.values())),
                 "database": self._bridge.status(),
-                "faults": [asdict(fault) for fault in self._faults],
-                "not_enforced": [asdict(refusal) for refusal in self._refusals],
+                **self._troubles.status(),
                 "logs": [asdict(status) for status in (self._reading.status() if self._begun else self._bridge.logs())],
             }
         )

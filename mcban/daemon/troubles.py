@@ -1,0 +1,71 @@
+"""What is wrong at the moment: activities that failed, rows that cannot be used, bans that the kernel refused. Each is
+said once, however often it is met again, and is there for `mcban status` as long as it lasts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mcban.firewall.base import Refusal
+from mcban.service.context import Fault
+
+log = logging.getLogger("mcban")
+
+
+class Troubles:
+    """Troubles, faults and refusals of one engine."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, str] = {}
+        self._faults: list[Fault] = []
+        self._told: set[str] = set()
+        self._refusals: tuple[Refusal, ...] = ()
+
+    def failed(self, activity: str, why: str) -> None:
+        """An activity went wrong. One reason often stops several: it is said once."""
+        if why not in self._failed.values():
+            log.error("%s", why)
+        self._failed[activity] = why
+
+    def succeeded(self, activity: str) -> None:
+        """An activity went well; when nothing else fails for the reason that it had, that is over."""
+        over = self._failed.pop(activity, None)
+        if over is not None and over not in self._failed.values():
+            log.info("over: %s", over)
+
+    def begin_anew(self) -> None:
+        """What failed is tried again, and said again when it fails."""
+        self._failed.clear()
+
+    def find(self, faults: Iterable[Fault]) -> None:
+        """These cannot be used, and no others."""
+        self._faults = list(faults)
+        for fault in self._faults:
+            if str(fault) not in self._told:
+                log.error("cannot be used: %s", fault)
+        self._told = {str(fault) for fault in self._faults}
+
+    def say_faults_again(self) -> None:
+        """Somebody asked for a reload: what still cannot be used is said once more."""
+        self._told.clear()
+
+    def refused(self, refusals: Sequence[Refusal]) -> None:
+        """The kernel did not take these."""
+        for refusal in refusals:
+            if refusal not in self._refusals:
+                log.error("not enforced: %s in %s: %s", refusal.entry, refusal.jail, refusal.why)
+        self._refusals = tuple(dict.fromkeys((*self._refusals, *refusals)))
+
+    def forget_refusals(self) -> None:
+        """Everything was put into the kernel anew: what it refuses is told by that."""
+        self._refusals = ()
+
+    def status(self) -> dict[str, Any]:
+        """For `mcban status`."""
+        return {
+            "troubles": sorted(set(self._failed.values())),
+            "faults": [asdict(fault) for fault in self._faults],
+            "not_enforced": [asdict(refusal) for refusal in self._refusals],
+        }
