@@ -31,8 +31,11 @@ class Fail2banBan:
 
 
 def is_sqlite(path: str) -> bool:
-    """Whether the file at `path` is a database of SQLite; False where it cannot be read."""
+    """Whether the file at `path` is a database of SQLite; False where it cannot be read. A pipe is none, and is not
+    looked into: what was read from it nobody could read again."""
     try:
+        if not Path(path).is_file():
+            return False
         with Path(path).open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
     except (OSError, ValueError):

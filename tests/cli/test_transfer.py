@@ -119,6 +119,19 @@ def test_wrong_usage_is_one_line(terminal: Terminal, typed: list[str], status: i
     assert said in terminal.refuses(status, *typed)
 
 
+def test_what_another_command_writes_is_read_whole(terminal: Terminal) -> None:
+    """`mcban import -j JAIL <(…)`, or /dev/stdin: nothing that a pipe gave is lost by looking what it is."""
+    end, other = os.pipe()
+    try:
+        os.write(other, LIST)
+    finally:
+        os.close(other)
+    try:
+        assert terminal.does("import", "-j", "mc-exim-1d", f"/dev/fd/{end}") == ["3 banned in mc-exim-1d"]
+    finally:
+        os.close(end)
+
+
 def test_export_to_a_pipe_that_closes(terminal: Terminal) -> None:
     """`mcban export | head -1` ends quietly, with 0."""
     file = str(terminal.write("many.txt", "".join(f"10.{i >> 8}.{i & 255}.1\n" for i in range(7_000))))
