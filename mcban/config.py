@@ -39,7 +39,7 @@ class Config:
     ignoreip: tuple[str, ...] = ()
     node: str = ""
     log_level: str = "info"
-    database_url: str = ""
+    database_url: str = field(default="", repr=False)
     database_password: str = field(default="", repr=False)
     database_password_file: Path | None = None
     database_tls: str = "off"

@@ -48,7 +48,8 @@ def adopt(ctx: click.Context, source: str | None, only_check: bool) -> int:
     from mcban.service import adoption  # noqa: PLC0415  # the other commands have no use for it
 
     context = context_of(ctx, database=False)
-    if context.database.sqlite_file is not None and not context.config.database_url:
+    copies = bool(source) and not only_check
+    if copies and context.database.sqlite_file is not None and not context.config.database_url:
         open_state(context)
     has_file(context)
     if source:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mcban.core import ladder
 from mcban.core.duration import FOREVER_DURATION
-from mcban.errors import UsageError, printable
+from mcban.errors import ConfigError, UsageError, printable
 from mcban.service.context import Context
 from mcban.service.heritage import Inheritance
 from mcban.service.jails import read_book
 from mcban.service.sources import find_sources
 from mcban.store import original as store
 from mcban.store import schema
+from mcban.store.access import Access
 from mcban.store.database import Database, Transaction
 from mcban.store.jails import JailRecord
 from mcban.store.original import Heritage, Original, Standing
@@ -30,10 +32,11 @@ class Adopted:
 def adopt(context: Context, *, check: bool = False) -> Adopted:
     """Take over the context's own database, where it is; with `check` only say what that would do.
 
-    Raises ConfigError for a database without tables of the original; DataError, DatabaseError, NoPermissionError,
-    RefusedError when it cannot be done: then the tables are as they were.
+    Raises ConfigError for a database that is not there, or has no tables of the original; DataError, DatabaseError,
+    NoPermissionError, RefusedError when it cannot be done: then the tables are as they were.
     """
     database = context.database
+    _require_file(database)
     now = store.standing(database)
     if now in {Standing.OURS, Standing.ADOPTED}:
         schema.require(database)
@@ -56,22 +59,32 @@ def adopt_from(context: Context, url: str, *, check: bool = False) -> Adopted:
     """Copy what the original's database at `url` holds into the context's own; with `check` only say what that would
     do. The other database is only read. A database that is new gets the jails, too; in one that is in use, what is
     there already is left as it is, so that it can be done again for what has come since. Raises as `adopt` does."""
-    source = Database(url)
+    source = Database(Access((url,), named="--from"))
     try:
+        _require_file(source)
         if store.standing(source) in {Standing.OURS, Standing.ADOPTED, Standing.COPIED}:
             raise UsageError(f"{source.shown_url} is mcban's own: name it in the settings, as database.url, to use it")
         works = _Adoption(context, "fail2ban_ips there")
         heritage = works.inherit(store.look(source))
     finally:
         source.dispose()
-    found = schema.current(context.database)
-    if found is not None:
+    if _has_file(context.database) and schema.current(context.database) is not None:
         schema.require(context.database)
         merge = context.database.read if check else context.database.write
         return works.report(merge(lambda t: _merge(t, heritage, check=check)), check=check)
     if not check:
         schema.upgrade(context.database, after=lambda c: store.write(Transaction(c), heritage, all_jails=True))
     return works.report((), check=check)
+
+
+def _has_file(database: Database) -> bool:
+    """Whether an embedded database's file is there: to look for it in SQL would make an empty one."""
+    return database.sqlite_file is None or Path(database.sqlite_file).exists()
+
+
+def _require_file(database: Database) -> None:
+    if not _has_file(database):
+        raise ConfigError(f"{database.shown_url} does not exist: is it the right one?")
 
 
 def _merge(transaction: Transaction, heritage: Heritage, *, check: bool) -> tuple[str, ...]:

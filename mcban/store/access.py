@@ -21,13 +21,15 @@ _DRIVERS = {
 }
 _SECRET = re.compile(r"passw(or)?d|secret", re.IGNORECASE)
 """Options in a URL that hold a password."""
+_NAMING_DATABASE = {"database", "db", "read_default_file"}
+"""Options in a URL by which PyMySQL may learn the database's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """What opens a database. Several URLs are nodes of one cluster: the first that answers is used."""
 
-    urls: Sequence[str]
+    urls: Sequence[str] = field(repr=False)
     password: str | None = field(default=None, repr=False)
     """Stands in for the one in the URLs."""
     tls: str = "off"
@@ -36,13 +38,15 @@ class Access:
     cert: str | None = None
     key: str | None = None
     """Files: whose certificates are believed (None: those of the system), and what proves who we are."""
+    named: str = "database.url"
+    """Where the URLs were written, for errors."""
 
     def parsed(self) -> list[URL]:
         """The URLs. Raises ConfigError, without showing what may be a password, for what cannot be used."""
         urls = [self._parsed(url) for url in self.urls]
         names = {url.get_backend_name() for url in urls}
         if len(urls) > 1 and (len(names) > 1 or "sqlite" in names):
-            raise ConfigError("database.url: several URLs are the nodes of one cluster, all MariaDB or all PostgreSQL")
+            raise ConfigError(f"{self.named}: several URLs are the nodes of one cluster, all MariaDB or all PostgreSQL")
         return urls
 
     def _parsed(self, text: str) -> URL:
@@ -50,20 +54,26 @@ class Access:
             url = make_url(text)
             name = url.get_backend_name()
         except (ArgumentError, ValueError) as error:
-            raise _no_url(type(error).__name__) from None
+            raise _no_url(self.named, type(error).__name__) from None
         if name not in _DRIVERS:
             raise ConfigError(
-                f"database.url: {printable(name)} is not supported: use SQLite, MariaDB (mysql+pymysql://…) or "
+                f"{self.named}: {printable(name)} is not supported: use SQLite, MariaDB (mysql+pymysql://…) or "
                 "PostgreSQL (postgresql+psycopg://…)"
             )
         if url.drivername not in {name, f"{name}+{_DRIVERS[name]}"}:
             raise ConfigError(
-                f"database.url: there is no driver {printable(url.drivername)}: write {name}+{_DRIVERS[name]}://…"
+                f"{self.named}: there is no driver {printable(url.drivername)}: write {name}+{_DRIVERS[name]}://…"
             )
         if "@" in (url.host or ""):
-            raise ConfigError("database.url: what stands after the first @ is no host: write an @ in a password as %40")
+            raise ConfigError(
+                f"{self.named}: what stands after the first @ is no host: write an @ in a password as %40"
+            )
         if name == "sqlite":  # it has one driver, and the init script looks for the URL as it is written
             return url
+        if "://" in (url.database or ""):  # it would be shown, with the next URL's password in it
+            raise ConfigError(f"{self.named}: several URLs stand in it: write a list, or blanks between them")
+        if name in {"mysql", "mariadb"} and not url.database and not _NAMING_DATABASE & url.query.keys():
+            raise ConfigError(f"{self.named} names no database: write {name}+{_DRIVERS[name]}://USER@HOST/DATABASE")
         url = url.set(drivername=f"{name}+{_DRIVERS[name]}")
         return url if self.password is None else url.set(password=self.password)
 
@@ -75,6 +85,12 @@ def shown(url: URL) -> str:
     return text.replace("%2A%2A%2A", "***") if hidden else text
 
 
+def unusable_option(named: str, url: URL, error: Exception) -> ConfigError:
+    """What to say when SQLAlchemy or a driver stumbles over an option of a URL that stands in `named`."""
+    hint = "; TLS is set by database.tls" if any(key.startswith("ssl") for key in url.query) else ""
+    return ConfigError(f"{named}: an option in it cannot be used: {printable(str(error))}{hint}")
+
+
 def host_of(url: URL) -> str | None:
     """The name or address of a URL's server, None for a file or a socket."""
     if url.get_backend_name() == "sqlite" or "unix_socket" in url.query:
@@ -84,8 +100,8 @@ def host_of(url: URL) -> str | None:
     return None if not host or host.startswith(("/", "@")) else host
 
 
-def _no_url(why: str) -> ConfigError:
+def _no_url(named: str, why: str) -> ConfigError:
     return ConfigError(
-        "database.url is no usable SQLAlchemy URL: write sqlite:////PATH, mysql+pymysql://USER:PASSWORD@HOST/DB or "
+        f"{named} is no usable SQLAlchemy URL: write sqlite:////PATH, mysql+pymysql://USER:PASSWORD@HOST/DB or "
         f"postgresql+psycopg://USER:PASSWORD@HOST/DB ({why})"
     )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, update
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from mcban.errors import ConfigError, DatabaseError
-from mcban.store.access import Access, host_of, shown
+from mcban.store.access import Access, host_of, shown, unusable_option
 from mcban.store.addresses import AddressTable
 from mcban.store.changes import ChangeTable
 from mcban.store.clock import ServerClock
@@ -86,9 +86,11 @@ class Database:
             self._place: Embedded | Servers = Embedded(urls[0]) if embedded else Servers(access, urls)
         except (ModuleNotFoundError, NoSuchModuleError) as error:
             raise ConfigError(
-                f"database.url: {urls[0].drivername} wants a package that is not installed ({error}): "
+                f"{access.named}: {urls[0].drivername} wants a package that is not installed ({error}): "
                 "for PostgreSQL it is pip install 'mcban[postgresql]'"
             ) from None
+        except ValueError as error:  # a word where a number is wanted
+            raise unusable_option(access.named, urls[0], error) from None
         self._written = 0
         self.patience = PATIENCE
         """Seconds for which what passes is waited for; an engine, which has other things to do, sets it to 0."""

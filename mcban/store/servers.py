@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Dialect, Engine, create_engine, event
 
-from mcban.errors import ConfigError, printable
-from mcban.store.access import Access
+from mcban.errors import ConfigError
+from mcban.store.access import Access, unusable_option
 from mcban.store.faults import PASSING, kind_of
 
 ANSWER_WAIT = 20
@@ -29,6 +29,8 @@ class Servers:
         self._nodes = [_node(access, url, single=len(urls) == 1) for url in urls]
         self._used = 0
         self.engine = _engine(urls[0], self._connect)
+        for url in urls:  # what is wrong in one that is asked last is said at once
+            self.engine.dialect.create_connect_args(url)
 
     @property
     def url(self) -> URL:
@@ -55,6 +57,7 @@ class _Node(NamedTuple):
     url: URL
     options: dict[str, Any]
     greet: Callable[[Any], None]
+    named: str
 
     def connect(self, dialect: Dialect) -> Any:
         """A connection with our session on it."""
@@ -64,8 +67,8 @@ class _Node(NamedTuple):
             options["options"] = f"{self.options['options']} {asked['options']}"
         try:
             connection = dialect.connect(*arguments, **options)
-        except (TypeError, ValueError, OSError) as error:  # no driver's errors: an option of the URL, or its file
-            raise ConfigError(f"database.url: an option in it cannot be used: {printable(str(error))}") from None
+        except (TypeError, ValueError, AttributeError, OSError) as error:  # no driver's: an option, or its file
+            raise unusable_option(self.named, self.url, error) from None
         try:
             self.greet(connection)
         except BaseException:
@@ -96,7 +99,7 @@ def _engine(url: URL, connect: Callable[[Dialect], Any]) -> Engine:
 def _node(access: Access, url: URL, *, single: bool) -> _Node:
     wait = GREETING_WAIT if single else 2
     if url.get_backend_name() == "postgresql":
-        return _Node(url, _postgresql_options(access, url, wait, single=single), _greet_postgresql)
+        return _Node(url, _postgresql_options(access, url, wait, single=single), _greet_postgresql, access.named)
     tls = access.tls != "off" and "unix_socket" not in url.query
     options: dict[str, Any] = {
         "connect_timeout": wait,
@@ -119,7 +122,7 @@ def _node(access: Access, url: URL, *, single: bool) -> _Node:
             if not single:
                 _check_useful(cursor)
 
-    return _Node(url, options, greet)
+    return _Node(url, options, greet, access.named)
 
 
 def _check_useful(cursor: Any) -> None:

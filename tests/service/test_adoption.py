@@ -105,6 +105,22 @@ def shape(url: str) -> dict[str, Any]:
     return shown
 
 
+def test_a_file_that_is_not_there_is_not_made(make: Make, old: str, tmp_path: Path) -> None:
+    """Neither the original's, mistyped, nor, by --check, our own."""
+    mine, theirs = tmp_path / "mine.sqlite", tmp_path / "mistyped.sqlite"
+    context = make(f"sqlite:///{mine}")
+    for check in (True, False):
+        with pytest.raises(ConfigError, match=f"{mine} does not exist"):
+            adopt(context, check=check)
+        with pytest.raises(ConfigError, match=f"{theirs} does not exist"):
+            adopt_from(context, f"sqlite:///{theirs}", check=check)
+    with pytest.raises(ConfigError, match="--from"):
+        adopt_from(context, "nonsense")
+    assert "nothing was changed" in adopt_from(context, old, check=True).done
+    assert not mine.exists()
+    assert not theirs.exists()
+
+
 def test_the_jails_and_settings_are_taken_over_as_they_are(make: Make, old: str) -> None:
     """Numbers, switches, actions and `max_count` -1; the shipped jails do not come in beside them."""
     context = make(old)
@@ -339,7 +355,7 @@ def test_commands_point_to_it(make: Make, old: str) -> None:
 def test_what_is_no_database_of_the_original(make: Make, empty_database: str) -> None:
     """An empty one, and one whose tables lack what is needed: told, and left as it is."""
     context = make(empty_database)
-    with pytest.raises(ConfigError, match="holds none of fail2ban_jail, fail2ban_ips"):
+    with pytest.raises(ConfigError, match=r"holds none of fail2ban_jail, fail2ban_ips|does not exist"):
         adopt(context)
     original.execute(context.database, "CREATE TABLE fail2ban_ips (id INTEGER PRIMARY KEY, address VARCHAR(150))")
     with pytest.raises(DataError, match="has no column ip, jail: it is no table of the original"):
