@@ -40,6 +40,7 @@ class Gate:
     def __init__(self, journald: Journald, folder: Path) -> None:
         self.journald = journald
         self.node = Node(Inside(journald), folder / "gate", "memory")  # type: ignore[arg-type]
+        self.node.apart = True
         self.node.prepare()
         self.node.mcban("jail", "change", "-j", "mc-ssh", "--option", "logpath", "-v", "systemd-journal")
         self._daemons = ExitStack()
