@@ -81,11 +81,13 @@ def _import_fail2ban(ctx: click.Context, file: str, names: tuple[str, ...], *, y
     from mcban.service.exchange import import_fail2ban  # noqa: PLC0415  # as above
     from mcban.store.fail2ban import read_bans  # noqa: PLC0415
 
-    mapping = {}
+    mapping: dict[str, str] = {}
     for name in names:
         theirs, equals, ours = name.partition("=")
         if not equals or not theirs:
             raise UsageError(f"-j {printable(name)}: write fail2ban's jail and ours, such as -j sshd=mc-ssh-1d")
+        if mapping.get(theirs, ours) != ours:
+            raise UsageError(f"-j {printable(theirs)}= is given twice, with different jails: say one")
         mapping[theirs] = ours
     bans = read_bans(file)
     return finish(import_fail2ban(context_of(ctx), bans, mapping, yes=yes, peers=ssh_peers(os.environ)))

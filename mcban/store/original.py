@@ -10,7 +10,7 @@ version is committed, which happens together with all that was copied, whatever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -265,18 +265,3 @@ def _alone(database: Database) -> Iterator[None]:
             yield
         finally:
             connection.exec_driver_sql(f"SELECT RELEASE_LOCK({lock})")
-
-
-__all__: Sequence[str] = (
-    "CONF_COLUMNS",
-    "IP_COLUMNS",
-    "JAIL_COLUMNS",
-    "Heritage",
-    "Original",
-    "Standing",
-    "finish",
-    "look",
-    "standing",
-    "take_over",
-    "write",
-)

@@ -258,6 +258,7 @@ def test_a_file_that_cannot_be_read_is_one_line(terminal: Terminal, fail2ban: Ca
     assert "has no jail ssh: there are sshd" in terminal.refuses(2, "import", "-j", "ssh=mc-ssh-1d", file)
     assert "write fail2ban's jail and ours" in terminal.refuses(2, "import", "-j", "mc-ssh", file)
     assert "there is no jail nope" in terminal.refuses(2, "import", "-j", "sshd=nope", file)
+    assert "given twice" in terminal.refuses(2, "import", "-j", "sshd=mc-ssh-1d", "-j", "sshd=mc-ssh-bl", file)
     assert "are for lists" in terminal.refuses(2, "import", "--for", "3h", file)
 
 
