@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.once import once
 from tests.shared import shared
 
 START_LIMIT = 60
@@ -90,20 +91,21 @@ def private_server(folder: Path, *options: str) -> Iterator[Path]:
 
 
 def install(data: Path) -> None:
-    """Make a data directory."""
+    """Make a data directory: a copy of the one that the workers of a run have made once."""
+    run = next((folder.parent for folder in data.parents if folder.name.startswith("popen-gw")), None)
+    if run is None:
+        _install(data)
+    else:
+        shutil.copytree(once(run / "mariadb", lambda folder: _install(folder / "data")) / "data", data)
+
+
+def _install(data: Path) -> None:
     user = ["--user=root"] if os.geteuid() == 0 else []
-    subprocess.run(
-        [
-            "mariadb-install-db",
-            "--no-defaults",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-            f"--datadir={data}",
-            *user,
-        ],
-        check=True,
-        capture_output=True,
-    )
+    command = ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]
+    done = subprocess.run([*command, f"--datadir={data}", *user], check=False, capture_output=True, text=True)
+    if done.returncode:
+        shutil.rmtree(data, ignore_errors=True)
+        raise RuntimeError(f"mariadb-install-db: {done.returncode}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
 
 
 def await_ready(server: subprocess.Popen[bytes], socket: Path, log: Path) -> None:

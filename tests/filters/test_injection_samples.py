@@ -279,7 +279,7 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("daemon", TEMPLATES)
 @given(data=st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_no_text_names_another_to_debian_s_filters(load, daemon, data):
     """Logins, senders, HELOs and texts made of pieces of log lines never name anybody but who wrote them."""
     write, templates = TEMPLATES[daemon]
