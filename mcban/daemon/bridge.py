@@ -61,6 +61,7 @@ class Bridge:
         self.lookout: Lookout | None = None
         self._counted: deque[Sequence[Hit]] = deque()
         self._caught_up_by = 0.0
+        self._behind = False
         self._copied: Copied | None = None
         """What the engine was started from, until SQL was met."""
         config, database = context.config, context.database
@@ -77,7 +78,7 @@ class Bridge:
             return
         self.known = known_by(world, outcome.aim)
         self._copy.replace()
-        if self.lookout is not None and not self.lookout.watching:
+        if self.lookout is not None and not self.lookout.watching and not self._behind:
             for entry, jail in self.lookout.unconfirmed(self.known):
                 log.info("%s in %s was banned while the database was away, which it does not confirm", entry, jail)
             self.lookout = None
@@ -89,7 +90,8 @@ class Bridge:
             self._copy.note(outcome.plan)
         gone = {entry for entries in outcome.plan.remove.values() for entry in entries}
         if gone:  # what they did is not held against them any more
-            self._counted = deque([hit for hit in hits if hit.ip not in gone] for hits in self._counted)
+            left = ([hit for hit in hits if hit.ip not in gone] for hits in self._counted)
+            self._counted = deque(hits for hits in left if hits)
 
     def counted(self, hits: Sequence[Hit]) -> None:
         """These were written."""
@@ -124,13 +126,18 @@ class Bridge:
             self.outage = self._copied = None
         if self.lookout is not None:
             self.lookout.close()
-            self._caught_up_by = time.monotonic() + CATCH_UP
+            self._behind, self._caught_up_by = True, time.monotonic() + CATCH_UP
 
     def catching_up(self, *, more: bool) -> bool:
         """Whether bans that SQL does not know of are to stay in the kernel for now: there is `more` to be read."""
-        if self.lookout is None:
-            return False
-        return self.outage is not None or (more and time.monotonic() < self._caught_up_by)
+        self._behind = self.lookout is not None and (
+            self.outage is not None or (more and time.monotonic() < self._caught_up_by)
+        )
+        return self._behind
+
+    def spared(self) -> dict[str, dict[str, int]]:
+        """By jail the bans that stay in the kernel, with their ends, though SQL may not know of them yet."""
+        return self.lookout.bans if self.lookout is not None and self._behind else {}
 
     def watch(
         self, world: World, positions: Iterable[Position], unwritten: Iterable[Hit], seconds: float

@@ -47,6 +47,9 @@ COMMIT_EVERY = 1.0
 LOOK_EVERY = 1.0
 """Seconds between two looks for lists whose turn it is to have their entries looked at."""
 PURGE_EVERY = 60.0
+RELOAD_AGAIN = 10.0
+"""Seconds after which a reload that failed, as without the database, is tried again."""
+NEVER = float("inf")
 SLOW = 5.0
 """Seconds without an answer from the database after which that is told."""
 GLANCE = 0.1
@@ -134,6 +137,7 @@ class Engine:
             "look": (LOOK_EVERY, self._look),
             "purge": (PURGE_EVERY, self._purge),
             "beat": (BEAT, self._beat),
+            "reload": (RELOAD_AGAIN, self._reload),
         }
         self._signals = signals
         self._context.database.conduct = Asking(self._meanwhile)
@@ -146,7 +150,7 @@ class Engine:
         if not self._catching_up(busy=True):
             self._guarded(self._tend)
         now = time.monotonic()
-        self._due = {name: now + every for name, (every, _) in timers.items()}
+        self._due = {name: now + every for name, (every, _) in timers.items()} | {"reload": NEVER}
         with selectors.DefaultSelector() as selector:
             selector.register(self._reading.fileno(), selectors.EVENT_READ)
             selector.register(signals.fileno(), selectors.EVENT_READ)
@@ -157,7 +161,8 @@ class Engine:
                 busy = self._guarded(self._read_some) is True
                 if signals.reload:
                     signals.reload = False
-                    self._guarded(self._reload)
+                    self._troubles.say_faults_again()
+                    self._due["reload"] = 0.0
                 waiting = self._catching_up(busy=busy)
                 # One at a time: between two, who attacks gets his turn.
                 name = min(self._due.keys() - waiting, key=self._due.__getitem__)
@@ -345,9 +350,16 @@ class Engine:
     def _poll(self) -> None:
         """Take over what others changed."""
         news = self._context.database.glance(lambda t: self._feed.poll(t, time.monotonic()))
-        if news is not None:
+        if news is None:
+            return
+        try:
             self._take_over(news)
-            self._feed.told(news)  # only now: what could not be acted on is told again
+        except RefusedError:
+            # All is done that may be done before somebody decides: what is due now and then says so from now on.
+            self._due["sync"] = 0.0
+            self._feed.told(news)
+            raise
+        self._feed.told(news)  # only now: what could not be acted on is told again
 
     def _take_over(self, news: News) -> None:
         found = look_up(self._context, self._world, news.changed)
@@ -420,19 +432,22 @@ class Engine:
 
     def _reload(self) -> None:
         """Read jails and filters again: SIGHUP."""
-        self._troubles.say_faults_again()
         self._world, said = upkeep.take_over(self._context)
         self._say(said)
         self._follow_sources()
         self._mend()
+        self._due["reload"] = NEVER
         log.info("reloaded")
         self._publish()
 
     def _mend(self, *, first: bool = False, drifted: bool = False) -> None:
         """A full sync. Where it follows from drift alone, a ban that the kernel lacks is one that somebody took out."""
         self._drift.doubt()
-        outcome = sync(self._context)
+        spare = self._bridge.spared()
+        outcome = sync(self._context, spare=spare)
         self._drift.synced(self._context, outcome, time.monotonic())
+        if spare:
+            self._drift.doubt()
         self._bridge.synced(self._world, outcome)
         if not first:
             for line in (*outcome.missing, *(outcome.exchanged if drifted else ())):

@@ -37,7 +37,7 @@ class Lookout:
         self._context, self._intake = context, intake
         self._judgement = Provisional(context, known)
         if before is not None:
-            self._judgement.bans = before._judgement.bans
+            self._judgement.bans = before.bans
         for hits in counted:
             self._judgement.learn(hits)
         self._bans = self._judgement.take(unwritten)
@@ -82,11 +82,16 @@ class Lookout:
         """What the kernel should hold by now."""
         return self._judgement.known()
 
+    @property
+    def bans(self) -> dict[str, dict[str, int]]:
+        """By jail the entries that were put out since SQL was away, with their ends."""
+        return self._judgement.bans
+
     def unconfirmed(self, known: Known) -> list[tuple[str, str]]:
         """The bans, as (entry, jail), that SQL does not know of by now."""
         return [
             (entry, jail)
-            for jail, ends in self._judgement.bans.items()
+            for jail, ends in self.bans.items()
             for entry, end in ends.items()
             if end > self._context.now and entry not in known.bans.get(jail, {})
         ]

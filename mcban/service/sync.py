@@ -164,16 +164,24 @@ MANY = 100
 
 
 def sync(
-    context: Context, names: Collection[str] | None = None, *, meant: Collection[str] = (), force: bool = False
+    context: Context,
+    names: Collection[str] | None = None,
+    *,
+    meant: Collection[str] = (),
+    force: bool = False,
+    spare: Mapping[str, Collection[str]] | None = None,
 ) -> Outcome:
     """Bring the kernel to SQL, for the groups `names` or for all. Raises NoPermissionError, FirewallError.
 
     When more than half of over MANY entries would be lifted of which SQL has no row at all, the database came back
     empty, or is another one: then, unless forced, these stay, all else is done, and `withheld` of the outcome says so.
     Where only some groups are looked at, it is half of theirs, and MANY of the whole kernel. `meant` are entries that
-    are lifted all the same, since somebody has just asked for it; so are those that are allowed.
+    are lifted all the same, since somebody has just asked for it; so are those that are allowed. `spare` has by jail
+    entries that stay although SQL does not know of them yet, unless they are allowed.
     """
     found = compare(context, names)
+    if spare:
+        found = replace(found, plan=_sparing(found, spare))
     todo, withheld = (found.plan, "") if force else guard(context, found, meant)
     refusals = _apply(context, todo)
     return Outcome(
@@ -184,6 +192,14 @@ def sync(
         aim=None if withheld else found.aim,
         withheld=withheld,
     )
+
+
+def _sparing(found: Comparison, spare: Mapping[str, Collection[str]]) -> Plan:
+    remove = {
+        jail: {e for e in entries if e not in spare.get(jail, ()) or _allowed(found.world, jail, e)}
+        for jail, entries in found.plan.remove.items()
+    }
+    return replace(found.plan, remove={jail: entries for jail, entries in remove.items() if entries})
 
 
 def restore(context: Context, aim: Aim) -> Outcome:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mcban.core.model import Position
+from mcban.core.model import Hit, Position
+from mcban.core.plan import Plan
 from mcban.daemon.engine import Engine
 from mcban.daemon.presence import Presence
-from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError
+from mcban.daemon.signals import Signals
+from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError, RefusedError
 from mcban.firewall.memory import MemoryFirewall
 from mcban.logs import Block
 from mcban.service import bans
 from mcban.service.context import Context
+from mcban.service.sync import Outcome
 from mcban.store.database import Database
 from tests.conftest import MakeContext
 from tests.service.desk import IP, execute, held, known
@@ -138,3 +142,94 @@ def test_changes_that_could_not_be_acted_on_are_taken_up_again(
         assert not held(context)
     engine._poll()
     assert held(context) == ["mc-exim-1d"]
+
+
+def put_out_alone(context: Context, engine: Engine, log: Path) -> None:
+    """IP is banned by what is known, while the database is away."""
+    engine._bridge.failed("away")
+    engine._look_out()
+    log.write_text(failures(context, 3))
+    end = time.monotonic() + 20
+    while not held(context):
+        assert time.monotonic() < end
+        engine._look_out()
+
+
+def test_nobody_is_let_in_by_a_full_sync_before_the_logs_are_read_for_sql(context: Context, tmp_path: Path) -> None:
+    """A lost connection calls for one at once when the database is back; who is allowed is let in all the same, and
+    whom SQL does not know when all is read."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+    put_out_alone(context, engine, log)
+    assert held(context) == ["mc-ssh-1d"]
+    engine._bridge.over()
+    assert engine._catching_up(busy=True)
+    engine._mend()
+    assert held(context) == ["mc-ssh-1d"]
+    engine._catching_up(busy=False)
+    engine._mend()
+    assert not held(context)
+
+
+def test_who_was_allowed_meanwhile_is_let_in_at_once(context: Context, tmp_path: Path) -> None:
+    """Also by a full sync that spares others."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+    put_out_alone(context, engine, log)
+    engine._bridge.over()
+    execute(context, f"INSERT INTO fail2ban_ips (ip, jail, whitelisted) VALUES ('{IP}', 'mc-ssh-1d', 1)")
+    assert engine._catching_up(busy=True) and held(context)
+    engine._mend()
+    assert not held(context)
+
+
+def test_a_reload_that_failed_is_made_up_for(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever sent SIGHUP while the database was away need not send it again."""
+    engine, before = follow(context, tmp_path / "auth.log"), Engine._reload
+    tries: list[float] = []
+    signals = Signals.__new__(Signals)  # none of this process
+    signals._reader, signals._writer = socket.socketpair()
+    signals._reader.setblocking(False)
+    signals.stop, signals.reload = False, True
+
+    def reload(self: Engine) -> None:
+        tries.append(time.monotonic())
+        if len(tries) == 1:
+            raise DatabaseError("away")
+        before(self)
+        signals.stop = True
+
+    monkeypatch.setattr(Engine, "_reload", reload)
+    monkeypatch.setattr("mcban.daemon.engine.RELOAD_AGAIN", 0.1)
+    with signals._reader, signals._writer, caplog.at_level(logging.INFO, logger="mcban"):
+        engine.run(signals)
+    assert len(tries) == 2 and "reloaded" in caplog.text
+
+
+def test_a_sync_that_somebody_must_decide_about_is_not_made_again_with_each_poll(
+    context: Context, tmp_path: Path
+) -> None:
+    """The database came back empty: that is found at once, and from then on looked at now and then."""
+    engine = follow(context, tmp_path / "auth.log")
+    bans.ban(context, "mc-exim-1d", [f"198.51.100.{n}" for n in range(120)], None, force=False, yes=True)
+    engine._poll()
+    execute(context, "DELETE FROM fail2ban_ips")
+    execute(context, "DELETE FROM mcban_change")
+    with pytest.raises(RefusedError):
+        engine._poll()
+    assert engine._due["sync"] == 0.0
+    engine._poll()
+    with pytest.raises(RefusedError):
+        engine._tend()
+
+
+def test_what_is_not_held_against_anybody_takes_no_memory(context: Context, tmp_path: Path) -> None:
+    """However many were banned, one commit each, and let in again."""
+    engine = follow(context, tmp_path / "auth.log")
+    for number in range(50):
+        engine._bridge.counted([Hit(context.now, f"198.51.100.{number}", "mc-ssh")])
+    gone = {f"198.51.100.{number}" for number in range(49)}
+    engine._bridge.note(Outcome(Plan(remove={"mc-ssh-1d": gone})))
+    assert len(engine._bridge._counted) == 1
