@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
 from mcban.cli.output import context_of, plural
 from mcban.cli.progress import Progress
-from mcban.errors import DatabaseError, DataError
+from mcban.errors import DatabaseError, DataError, printable
 from mcban.service.context import Context
 from mcban.service.local_copy import age_of
 from mcban.service.sources import find_sources
@@ -111,6 +111,10 @@ class _Lines(logging.Formatter):
             text = text.replace("\n", "\n" + text[: -len(record.message)])
         return text
 
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        """What a library logs of an error, in one line."""
+        return f"{ei[0].__name__}: {printable(str(ei[1]), 200)}"
+
 
 def _log_to_stderr(level: str, progress: Progress) -> None:
     # journald and syslog put their own time before each line.
@@ -118,3 +122,5 @@ def _log_to_stderr(level: str, progress: Progress) -> None:
     handler = _Handler(progress)
     handler.setFormatter(_Lines(f"{stamp}%(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # Its pool tells of connections that break while it throws them away; the engine says by itself what is wrong.
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -159,3 +161,24 @@ def test_run_makes_no_database(bare: Terminal) -> None:
     """Without a schema the engine does not start, and says what to do."""
     assert "mcban db upgrade" in complaint(bare.process("run", "--once"), 78)
     assert not bare.database.parent.exists()
+
+
+LIBRARY = """
+import logging
+from mcban.cli import engine
+from mcban.cli.progress import Progress
+engine._log_to_stderr("info", Progress(0, wanted=False))
+for name in ("pyroute2", "sqlalchemy.pool"):
+    try:
+        raise OSError("broken\\x1b[2J")
+    except OSError:
+        logging.getLogger(name).error("while terminating a connection", exc_info=True)
+"""
+
+
+def test_what_a_library_logs_is_no_traceback() -> None:
+    """In the engine's log an error that a library tells is a line, and nothing of it reaches the terminal raw; of
+    connections that break the engine tells by itself."""
+    done = subprocess.run([sys.executable, "-c", LIBRARY], capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr and "\x1b" not in done.stderr
+    assert done.stderr.count("OSError: broken") == 1
