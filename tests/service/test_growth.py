@@ -95,8 +95,8 @@ def live(context: Context, machine: Machine, attack: Attack, days: int) -> Count
 @pytest.mark.parametrize(
     ("attack", "days"),
     [
-        pytest.param(Attack(5, 4, 6), 70, id="a few hits of each"),
-        pytest.param(Attack(5, 4, 60), 70, id="ten times as many"),
+        pytest.param(Attack(4, 3, 6), 66, id="a few hits of each"),
+        pytest.param(Attack(4, 3, 60), 66, id="ten times as many"),
         pytest.param(
             Attack(200, 10, 14), 365, marks=[pytest.mark.soak, pytest.mark.timeout(7_200)], id="ten million in a year"
         ),

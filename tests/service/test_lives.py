@@ -147,7 +147,7 @@ class Life:
 
 # Without shrinking: each example is a database, and what failed is told step by step all the same.
 @settings(
-    max_examples=50,
+    max_examples=25,
     phases=[Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     deadline=None,

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -29,7 +30,7 @@ from tests.galera import Cluster, library, private_cluster
 from tests.netns import require_netns
 
 IP = "203.0.113.7"
-ROUNDS = 12
+ROUNDS = 20
 ROOM = 10
 """Rows for which there is room in the jail of the race below."""
 
@@ -101,9 +102,11 @@ def the_schema_is_the_same_everywhere_and_each_table_can_be_certified(cluster: C
     assert schema.upgrade(Database(cluster.nodes[1].url(name))) == (schema.HEAD, schema.HEAD)
 
 
-def _write_many(url: str, node: int) -> None:
+def _write_many(url: str, node: int, all_there: Barrier) -> None:
     database = Database(url)
     database.patience = 60.0
+    database.read(lambda t: t.jails.all())
+    all_there.wait(60)
     for n in range(ROUNDS):
 
         def work(transaction: Transaction, n: int = n) -> None:
@@ -133,7 +136,10 @@ def writers_on_three_nodes_are_one_after_the_other(cluster: Cluster, name: str) 
     feed = watching.glance(ChangeFeed)
     before = conflicts(cluster)
     spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=_write_many, args=(node.url(name), node.number)) for node in cluster.nodes]
+    all_there = spawn.Barrier(len(cluster.nodes))
+    writers = [
+        spawn.Process(target=_write_many, args=(node.url(name), node.number, all_there)) for node in cluster.nodes
+    ]
     for writer in writers:
         writer.start()
     heard: set[tuple[str, str]] = set()
