@@ -189,6 +189,7 @@ def watched(terminal: Terminal, *typed: str, interrupt: bool = False, feed: bool
         if b"lines/s" in shown:
             break
     if interrupt:
+        time.sleep(0.3)  # it waits for more
         process.send_signal(signal.SIGINT)
     process.stdin.close()
     os.set_blocking(master, True)
