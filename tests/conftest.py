@@ -23,6 +23,7 @@ from mcban.store.database import Database
 from mcban.store.tables import METADATA
 from tests import postgres
 from tests.debian import MissingPackageError
+from tests.fail2ban_package import unpack
 from tests.mariadb import Server, shared_server
 from tests.once import folder_of_run
 from tests.postgres import PostgreSQL
@@ -43,14 +44,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A private MariaDB server, started when a first test asks, and shared by all the workers of a run."""
-    missing = [name for name in ("mariadbd", "mariadb-install-db", "mariadb") if not found(name)]
-    if missing:
-        why = f"{', '.join(missing)} missing: apt-get install mariadb-server-core mariadb-client-core"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
+    require_mariadb()
     with shared_server(folder_of_run(tmp_path_factory) / "mariadb") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of Debian's fail2ban package, unpacked once for all the workers of a run."""
+    try:
+        return unpack(folder_of_run(tmp_path_factory) / "fail2ban")
+    except MissingPackageError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +74,16 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
         pytest.skip(why)
     with postgres.shared_server(folder_of_run(tmp_path_factory) / "postgresql", programs) as server:
         yield server
+
+
+def require_mariadb() -> None:
+    """Skip the test, saying why, where no MariaDB is; under CI that is a failure."""
+    missing = [name for name in ("mariadbd", "mariadb-install-db", "mariadb") if not found(name)]
+    if missing:
+        why = f"{', '.join(missing)} missing: apt-get install mariadb-server-core mariadb-client-core"
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(why)
 
 
 def found(program: str) -> bool:

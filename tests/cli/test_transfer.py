@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.cli.terminal import MCBAN, Terminal
-from tests.fail2ban_package import MODULES, MissingPackageError, unpack
+from tests.fail2ban_package import MODULES
 
 LIST = b"\xef\xbb\xbf# bad people\r\n203.0.113.7\r\n2001:DB8::1 ; who\n198.51.100.9/24\n203.0.113.7\n"
 ENTRIES = ["203.0.113.7", "2001:db8::1", "198.51.100.0/24"]
@@ -140,19 +140,6 @@ def test_export_to_a_pipe_that_closes(terminal: Terminal) -> None:
         script = f"{{ {MCBAN} export {options}; echo $? >&2; }} | head -n 1"
         done = subprocess.run(["sh", "-c", script], env=terminal.env, capture_output=True, text=True, check=True)
         assert (done.stderr, done.stdout.count("\n")) == ("0\n", 1)
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The root of Debian's package, unpacked."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    try:
-        return unpack(shared / "fail2ban")
-    except MissingPackageError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
 
 
 Ban = tuple[str, str, int, int, int]

@@ -16,7 +16,7 @@ from mcban.errors import RefusedError
 from mcban.service import bans
 from mcban.service.claim import LEASE
 from tests.cluster import Cluster, ClusterNode, cluster
-from tests.conftest import found
+from tests.conftest import require_mariadb
 from tests.debian import MissingPackageError
 from tests.e2e.node import until
 from tests.netns import require_netns
@@ -27,12 +27,7 @@ JAILS = ("mc-exim-1d", "mc-exim-1w", "mc-ssh-1d", "mc-webauth-1y")
 def require_server() -> None:
     """Skip the test, saying why, where no MariaDB is; under CI that is a failure."""
     require_netns()
-    missing = [name for name in ("mariadbd", "mariadb-install-db", "mariadb") if not found(name)]
-    if missing:
-        why = f"{', '.join(missing)} missing: apt-get install mariadb-server-core mariadb-client-core"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
+    require_mariadb()
 
 
 @pytest.fixture(scope="module")

@@ -8,20 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fail2ban_package import MODULES, MissingPackageError, unpack
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory):
-    """The root of the unpacked package."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    try:
-        return unpack(shared / "fail2ban")
-    except MissingPackageError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+from tests.fail2ban_package import MODULES
 
 
 @pytest.fixture(scope="session")
