@@ -147,12 +147,12 @@ def test_changes_that_could_not_be_acted_on_are_taken_up_again(
 def put_out_alone(context: Context, engine: Engine, log: Path) -> None:
     """IP is banned by what is known, while the database is away."""
     engine._bridge.failed("away")
-    engine._look_out()
+    engine._vigil.look_out()
     log.write_text(failures(context, 3))
     end = time.monotonic() + 20
     while not held(context):
         assert time.monotonic() < end
-        engine._look_out()
+        engine._vigil.look_out()
 
 
 def test_nobody_is_let_in_by_a_full_sync_before_the_logs_are_read_for_sql(context: Context, tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_nobody_is_let_in_by_a_full_sync_before_the_logs_are_read_for_sql(contex
     assert held(context) == ["mc-ssh-1d"]
     engine._bridge.over()
     assert engine._catching_up(busy=True)
-    engine._mend()
+    engine._enforcement.mend()
     assert held(context) == ["mc-ssh-1d"]
     engine._catching_up(busy=False)
-    engine._mend()
+    engine._enforcement.mend()
     assert not held(context)
 
 
@@ -179,7 +179,7 @@ def test_who_was_allowed_meanwhile_is_let_in_at_once(context: Context, tmp_path:
     engine._bridge.over()
     execute(context, f"INSERT INTO fail2ban_ips (ip, jail, whitelisted) VALUES ('{IP}', 'mc-ssh-1d', 1)")
     assert engine._catching_up(busy=True) and held(context)
-    engine._mend()
+    engine._enforcement.mend()
     assert not held(context)
 
 

@@ -22,7 +22,7 @@ from tests import warm
 from tests.netns import Host
 
 MCBAN = str(Path(sys.executable).with_name("mcban"))
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def until(happened: Callable[[], Any], what: str = "it", patience: float = PATIENCE) -> Any:

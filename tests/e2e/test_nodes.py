@@ -258,7 +258,7 @@ def test_clocks_that_differ_by_minutes_do_no_harm(tmp_path: Path, cache: Path) -
             ip = f"198.51.100.{node.ahead % 256}"
             node.mcban("ban", "-j", "mc-ssh-1d", "-i", ip, "--for", "10")
             until(lambda ip=ip: everywhere(nodes, "mc-ssh-1d", ip), "the ban everywhere")
-        until(lambda: not any(node.held(["mc-ssh-1d"])["mc-ssh-1d"] for node in nodes), "their end", 40)
+        until(lambda: not any(node.held(["mc-ssh-1d"])["mc-ssh-1d"] for node in nodes), "their end")
         assert everywhere(nodes, "mc-exim-1d", "203.0.113.3")
         assert [node.process("sync", "--check").returncode for node in nodes] == [0, 0, 0]
         nodes[2].mcban("unban", "-i", "203.0.113.3")

@@ -1,0 +1,93 @@
+"""The kernel as SQL says it should be: what is newly known of SQL's world is put there, and what drifted is mended."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from mcban.daemon.bridge import Bridge
+from mcban.daemon.troubles import Troubles
+from mcban.errors import McbanError, RefusedError
+from mcban.service import upkeep
+from mcban.service.context import Context, World
+from mcban.service.drift import DriftWatch
+from mcban.service.sync import Outcome, sync
+
+log = logging.getLogger("mcban")
+
+
+class Enforcement:
+    """Enforces `world`, the newest that is known. The `bridge` learns what was done, for when SQL is away; the
+    `troubles`, what the kernel refused."""
+
+    def __init__(self, context: Context, bridge: Bridge, troubles: Troubles) -> None:
+        self._context, self._bridge, self._troubles = context, bridge, troubles
+        self._drift = DriftWatch()
+        self.world: World
+
+    def start(self, error: McbanError, *, readable: bool) -> None:
+        """Begin with what is known without SQL (`Bridge.start`). Raises `error` when nothing is."""
+        self.world = self._bridge.start(error, readable=readable)
+
+    def take_over(self, *, anew: bool = False) -> bool:
+        """Take over what plain SQL implies, `anew` without regard to what was known; whether the world is another one
+        than it was. Raises what the database raises."""
+        before = None if anew else self.world
+        self.world, said = upkeep.take_over(self._context, before)
+        for line in said:
+            log.info("%s", line)
+        return self.world != before
+
+    def tend(self) -> None:
+        """Mend the kernel if it drifted. Raises as `mend` does."""
+        if self._drift.drifted(self._context, time.monotonic()):
+            self.mend(drifted=True)
+
+    def look(self) -> bool:
+        """Look whether the entries are still the same ones; False when `tend` is called for. Raises what the firewall
+        and the database raise."""
+        outcome = self._drift.look(self._context, time.monotonic())
+        if outcome is None:
+            return False
+        for line in outcome.exchanged:
+            log.warning("mended: %s", line)
+        self.note(outcome)
+        return True
+
+    def mend(self, *, first: bool = False, drifted: bool = False) -> None:
+        """A full sync. Where it follows from drift alone, a ban that the kernel lacks is one that somebody took out.
+
+        Raises RefusedError when bans are left that somebody must decide about, and what firewall and database raise.
+        """
+        self._drift.doubt()
+        spare = self._bridge.spared()
+        outcome = sync(self._context, spare=spare)
+        self._drift.synced(self._context, outcome, time.monotonic())
+        if spare:
+            self._drift.doubt()
+        self._bridge.synced(self.world, outcome)
+        if not first:
+            for line in (*outcome.missing, *(outcome.exchanged if drifted else ())):
+                log.warning("mended: %s", line)
+        elif outcome.plan.additions and self._context.firewall.enforces:
+            count = outcome.plan.additions
+            log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
+        self._troubles.forget_refusals()
+        self.note(outcome)
+        if outcome.withheld:
+            raise RefusedError(outcome.withheld)
+
+    def note(self, outcome: Outcome) -> None:
+        """This was done to the kernel, as SQL says."""
+        self._bridge.note(outcome)
+        self.tell_refusals(outcome)
+
+    def tell_refusals(self, outcome: Outcome) -> None:
+        """Say what the kernel did not take."""
+        if outcome.refusals:
+            self._drift.doubt()
+        self._troubles.refused(outcome.refusals)
+
+    def doubt(self) -> None:
+        """Have everything read by the next `tend`: something happened that may reach far."""
+        self._drift.doubt()

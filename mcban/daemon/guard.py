@@ -1,0 +1,84 @@
+"""Activities of the engine that go wrong: no error ends it, each is told once and the activity tried again."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mcban.core.plan import Plan
+from mcban.daemon.bridge import Bridge
+from mcban.daemon.enforcement import Enforcement
+from mcban.daemon.membership import Membership
+from mcban.daemon.troubles import Troubles
+from mcban.errors import DatabaseError, McbanError, printable
+from mcban.firewall.base import IncompleteError
+from mcban.service.sync import Outcome
+
+
+class Guard:
+    """Does activities. `offered` says whether a batch stands of which nobody knows yet whether it was written."""
+
+    def __init__(
+        self,
+        bridge: Bridge,
+        troubles: Troubles,
+        enforcement: Enforcement,
+        membership: Membership,
+        offered: Callable[[], bool],
+    ) -> None:
+        self._bridge, self._troubles = bridge, troubles
+        self._enforcement, self._membership = enforcement, membership
+        self._offered = offered
+
+    def __call__(self, action: Callable[[], Any]) -> Any:
+        """Do it; what goes wrong is tried again when it is due next. None when it went wrong.
+
+        One fault often stops several activities: it is said once, and once that it is over.
+        """
+        name = action.__name__
+        try:
+            result = action()
+        except McbanError as error:
+            self._failed(name, error)
+            return None
+        except Exception as error:  # noqa: BLE001  # what nobody foresaw must not leave a host without its engine
+            self._broke(name, error)
+            return None
+        self._troubles.succeeded(name)
+        return result
+
+    def _failed(self, name: str, error: McbanError) -> None:
+        if self._is_away(error):
+            return
+        if isinstance(error, IncompleteError):
+            self._enforcement.note(Outcome(Plan(), refusals=error.refused))
+        self._troubles.failed(name, str(error))
+
+    def _broke(self, name: str, error: Exception) -> None:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"a defect of mcban, please report it: {type(error).__name__}: {printable(str(error))} in {name} ("
+        said += f"{Path(place.filename).name}:{place.lineno})"
+        if self._offered():
+            self._bridge.failed(said)
+            return
+        self._troubles.failed(name, said)
+        self._enforcement.doubt()
+
+    def _is_away(self, error: McbanError) -> bool:
+        """Whether the error means that nothing can be written. What fails while hits are written is a trouble like
+        any other."""
+        if self._offered():
+            self._bridge.failed(str(error))
+            return True
+        if not isinstance(error, DatabaseError):
+            return False
+        if self._bridge.outage is None:
+            try:
+                self._membership.beat()
+            except McbanError:
+                self._bridge.failed(str(error))
+            else:
+                return False
+        return True

@@ -1,0 +1,87 @@
+"""What the engine does while SQL is away, or takes long to answer: look out, and mend what others take from the
+kernel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mcban.core.duration import about
+from mcban.daemon.bridge import Bridge
+from mcban.daemon.enforcement import Enforcement
+from mcban.daemon.reading import Reading
+from mcban.daemon.signals import Signals
+from mcban.errors import DatabaseError
+from mcban.service.context import Context
+
+SLICE = 0.25
+"""Seconds of looking out after which what else is due gets its turn."""
+SLOW = 5.0
+"""Seconds without an answer from the database after which that is told."""
+GLANCE = 0.1
+"""Seconds between two looks while the database is away."""
+LAST_WORD = 2.0
+"""Seconds for which the end waits for one."""
+
+
+class Vigil:
+    """Asks SQL nothing. `guarded` does an activity of which None comes when it went wrong; `publish` says how things
+    are. `reading` is what the engine reads by itself, once it does, `signals` those that the loop listens to."""
+
+    def __init__(
+        self,
+        context: Context,
+        bridge: Bridge,
+        enforcement: Enforcement,
+        guarded: Callable[[Callable[[], Any]], Any],
+        publish: Callable[[], None],
+    ) -> None:
+        self._context, self._bridge, self._enforcement = context, bridge, enforcement
+        self._guarded, self._publish = guarded, publish
+        self._restore_at = 0.0
+        self.reading: Reading | None = None
+        self.signals: Signals | None = None
+
+    def turn(self, try_again: Callable[[], Any]) -> None:
+        """One turn of the loop while SQL is away; `try_again` is done when that is due."""
+        outage = self._bridge.outage
+        more = self.keep()
+        if outage is not None and time.monotonic() >= outage.again_at:
+            outage.again_at = time.monotonic() + 1.0  # whatever stops it; an error puts it off further
+            self._guarded(try_again)
+        elif not more and self._bridge.lookout is not None:
+            self._bridge.lookout.wait(GLANCE)
+        elif not more:
+            time.sleep(GLANCE)
+
+    def wait(self, waited: float) -> None:
+        """An answer takes long, so many seconds by now (`Asking`). Raises DatabaseError when the end cannot wait."""
+        if self.signals is not None and self.signals.stop and waited > LAST_WORD:
+            raise DatabaseError(f"{self._context.database.shown_url} did not answer before the end")
+        if waited > SLOW and self._bridge.outage is None:
+            self._bridge.failed(f"{self._context.database.shown_url} has not answered for {about(int(SLOW))}")
+        if not self.keep():
+            time.sleep(0.01)
+
+    def keep(self) -> bool:
+        """Look out for a while, and look after the kernel when that is due; whether there may be more to be read."""
+        more = self._guarded(self.look_out) is True
+        if time.monotonic() >= self._restore_at:
+            self._restore_at = time.monotonic() + self._context.config.sync_interval
+            self._guarded(self._restore)
+            self._publish()
+        return more
+
+    def look_out(self) -> bool:
+        """Read ahead and put attackers out, by what is known; whether there may be more to be read. Raises what the
+        firewall raises."""
+        reading, known = self.reading, self._bridge.known
+        positions = reading.positions if reading else known.positions if known else []
+        unwritten = reading.pending.hits if reading else ()
+        outcome, more = self._bridge.watch(self._enforcement.world, positions, unwritten, SLICE)
+        self._enforcement.tell_refusals(outcome)
+        return more
+
+    def _restore(self) -> None:
+        self._enforcement.tell_refusals(self._bridge.restore())
