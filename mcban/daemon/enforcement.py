@@ -9,9 +9,11 @@ from mcban.daemon.bridge import Bridge
 from mcban.daemon.troubles import Troubles
 from mcban.errors import McbanError, RefusedError
 from mcban.service import upkeep
+from mcban.service.changes import Followed, News, look_up
 from mcban.service.context import Context, World
 from mcban.service.drift import DriftWatch
-from mcban.service.sync import Outcome, sync
+from mcban.service.sources import Source, find_sources
+from mcban.service.sync import Outcome, enforce, sync
 
 log = logging.getLogger("mcban")
 
@@ -23,6 +25,7 @@ class Enforcement:
     def __init__(self, context: Context, bridge: Bridge, troubles: Troubles) -> None:
         self._context, self._bridge, self._troubles = context, bridge, troubles
         self._drift = DriftWatch()
+        self._owed = False
         self.world: World
 
     def start(self, error: McbanError, *, readable: bool) -> None:
@@ -38,10 +41,38 @@ class Enforcement:
             log.info("%s", line)
         return self.world != before
 
+    def look_up(self, news: News) -> Followed | None:
+        """The bans and liftings that SQL has for what is new there; None when all is to be looked at. Raises what the
+        database raises."""
+        found = look_up(self._context, self.world, news.changed)
+        if found.plain and not news.missed:
+            return found
+        if self.take_over() or news.missed:
+            return None
+        return look_up(self._context, self.world, news.changed)  # as it was settled
+
+    def follow(self, found: Followed | None) -> None:
+        """Let the kernel have what was found, all where that is None. When it raises, as `mend` does, a full sync is
+        owed."""
+        if found is None:
+            self.mend()
+            return
+        try:
+            self.note(enforce(self._context, self.world, found.rows, found.gone))
+        except McbanError:
+            self.doubt()
+            raise
+
+    def sources(self) -> list[Source]:
+        """What the jails want to have read; those that cannot are told."""
+        sources, faults = find_sources(self._context, self.world.book)
+        self._troubles.find([*self.world.book.faults, *faults])
+        return sources
+
     def tend(self) -> None:
-        """Mend the kernel if it drifted. Raises as `mend` does."""
+        """Mend the kernel if it drifted, or if that is owed. Raises as `mend` does."""
         if self._drift.drifted(self._context, time.monotonic()):
-            self.mend(drifted=True)
+            self.mend(drifted=not self._owed)
 
     def look(self) -> bool:
         """Look whether the entries are still the same ones; False when `tend` is called for. Raises what the firewall
@@ -59,12 +90,16 @@ class Enforcement:
 
         Raises RefusedError when bans are left that somebody must decide about, and what firewall and database raise.
         """
-        self._drift.doubt()
+        if drifted:
+            self._drift.doubt()
+        else:
+            self.doubt()
         spare = self._bridge.spared()
         outcome = sync(self._context, spare=spare)
         self._drift.synced(self._context, outcome, time.monotonic())
+        self._owed = False
         if spare:
-            self._drift.doubt()
+            self.doubt()
         self._bridge.synced(self.world, outcome)
         if not first:
             for line in (*outcome.missing, *(outcome.exchanged if drifted else ())):
@@ -89,5 +124,6 @@ class Enforcement:
         self._troubles.refused(outcome.refusals)
 
     def doubt(self) -> None:
-        """Have everything read by the next `tend`: something happened that may reach far."""
+        """Have a full sync made by the next `tend`: something happened in SQL, or with it, that may reach far."""
         self._drift.doubt()
+        self._owed = True

@@ -25,14 +25,14 @@ from mcban.daemon.reading import Onlooker, Pending, Reading
 from mcban.daemon.signals import Signals, tell_systemd
 from mcban.daemon.troubles import Troubles
 from mcban.daemon.vigil import Vigil
-from mcban.errors import DatabaseError, FirewallError, McbanError, RefusedError, UnavailableError
+from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError, RefusedError, UnavailableError
 from mcban.service import upkeep
-from mcban.service.changes import ChangeFeed, News, look_up
+from mcban.service.changes import ChangeFeed
 from mcban.service.claim import BEAT, LostNameError
 from mcban.service.context import Context
 from mcban.service.memory import Memory
 from mcban.service.record import record
-from mcban.service.sources import Intake, find_sources
+from mcban.service.sources import Intake
 from mcban.service.sync import Outcome, enforce
 from mcban.wiring import open_database
 
@@ -48,6 +48,9 @@ PURGE_EVERY = 60.0
 RELOAD_AGAIN = 10.0
 """Seconds after which a reload that failed, as without the database, is tried again."""
 NEVER = float("inf")
+FIRST_PAUSE = 0.25
+"""Seconds after which a full sync that failed is tried again; each further time after twice as long, at the most after
+`sync_interval`."""
 MUCH = 2_000
 """Addresses remembered, from which on forgetting them is worth giving their space back to the system."""
 
@@ -70,6 +73,7 @@ class Engine:
         self._guarded = Guard(self._bridge, self._troubles, self._enforcement, self._membership, self._batch_stands)
         self._vigil = Vigil(context, self._bridge, self._enforcement, self._guarded, self._publish)
         self._due: dict[str, float] = {}
+        self._pause = 0.0
         self._begun = False
         self._feed: ChangeFeed
         self._reading: Reading
@@ -104,7 +108,7 @@ class Engine:
                 self._enforcement.mend(first=True)
             except RefusedError as error:
                 log.error("%s", error)  # the bans of the kernel stand; said again until somebody decides
-        self._reading = self._vigil.reading = Reading(context, self._find_sources())
+        self._reading = self._vigil.reading = Reading(context, Intake(self._enforcement.sources()))
         self._begun = True
 
     @property
@@ -260,7 +264,7 @@ class Engine:
             log.error("%s; lists are mended next", problem)
             # Neither the feed nor a count that stayed the same will tell of these bans: everything is to be read.
             self._enforcement.doubt()
-            self._due["sync"] = 0.0
+            self._mend_soon()
 
     def _try_again(self) -> None:
         """Write what waits; that it can be written is the end of the fault."""
@@ -311,43 +315,44 @@ class Engine:
         news = self._context.database.glance(lambda t: self._feed.poll(t, time.monotonic()))
         if news is None:
             return
+        enforcement, book = self._enforcement, self._enforcement.world.book
+        found = enforcement.look_up(news)
         try:
-            self._take_over(news)
-        except RefusedError:
-            # All is done that may be done before somebody decides: what is due now and then says so from now on.
-            self._due["sync"] = 0.0
+            enforcement.follow(found)
+        except DatabaseError:
+            raise  # it is told again
+        except McbanError:
+            # The full sync that is owed now does what these news call for, and is put off while it fails.
+            self._mend_soon()
             self._feed.told(news)
             raise
+        finally:  # the kernel first: to load filters takes a while
+            if enforcement.world.book != book:
+                self._follow_sources()
         self._feed.told(news)  # only now: what could not be acted on is told again
-
-    def _take_over(self, news: News) -> None:
-        enforcement = self._enforcement
-        found = look_up(self._context, enforcement.world, news.changed)
-        if not found.plain or news.missed:
-            book = enforcement.world.book
-            changed = enforcement.take_over()
-            try:
-                if changed or news.missed:
-                    enforcement.mend()
-                    return
-            finally:  # the kernel first: to load filters takes a while
-                if changed and enforcement.world.book != book:
-                    self._follow_sources()
-            found = look_up(self._context, enforcement.world, news.changed)  # as it was settled
-        enforcement.note(enforce(self._context, enforcement.world, found.rows, found.gone))
 
     def _tend(self) -> None:
         """End bans, mend the kernel if it drifted, say how things are."""
         try:
             upkeep.expire(self._context)
             self._enforcement.tend()
+            self._pause = 0.0
+        except (FirewallError, NoPermissionError):
+            self._pause = min(max(FIRST_PAUSE, 2 * self._pause), float(self._context.config.sync_interval))
+            self._due["sync"] = time.monotonic() + self._pause
+            raise
         finally:
             self._publish()
+
+    def _mend_soon(self) -> None:
+        """Have `_tend` done next; while the kernel refuses it, when that is due by itself."""
+        if not self._pause:
+            self._due["sync"] = 0.0
 
     def _look(self) -> None:
         """Look whether the entries are still the same ones."""
         if not self._enforcement.look():
-            self._due["sync"] = 0.0
+            self._mend_soon()
 
     def _purge(self) -> None:
         if self._enforcement.take_over():
@@ -370,12 +375,7 @@ class Engine:
 
     def _follow_sources(self) -> None:
         """The logs that are followed become those that the jails now name."""
-        self._reading.use(self._find_sources())
-
-    def _find_sources(self) -> Intake:
-        sources, faults = find_sources(self._context, self._enforcement.world.book)
-        self._troubles.find([*self._enforcement.world.book.faults, *faults])
-        return Intake(sources)
+        self._reading.use(Intake(self._enforcement.sources()))
 
     def _publish(self) -> None:
         self._presence.say(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from mcban.core.model import Hit, Position
-from mcban.core.plan import Plan
+from mcban.core.plan import Actual, Plan
 from mcban.daemon.engine import Engine
-from mcban.daemon.presence import Presence
+from mcban.daemon.presence import Presence, look
 from mcban.daemon.signals import Signals
 from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError, RefusedError
+from mcban.firewall.ipset import IpsetFirewall
 from mcban.firewall.memory import MemoryFirewall
 from mcban.logs import Block
 from mcban.service import bans
@@ -23,6 +26,7 @@ from mcban.service.context import Context
 from mcban.service.sync import Outcome
 from mcban.store.database import Database
 from tests.conftest import MakeContext
+from tests.netns import Host, one_host, require_netns
 from tests.service.desk import IP, execute, held, known
 
 
@@ -126,7 +130,6 @@ def test_changes_that_could_not_be_acted_on_are_taken_up_again(
     """The database, or the kernel, may go between the question what changed and what follows from the answer."""
     context, other = make_context(), make_context(node="there")
     engine = follow(context, tmp_path / "auth.log")
-    bans.ban(other, "mc-exim-1d", [IP], None, force=False, yes=False)
 
     def refuse(*_: object) -> None:
         raise FirewallError("out of order")
@@ -135,13 +138,81 @@ def test_changes_that_could_not_be_acted_on_are_taken_up_again(
         raise DatabaseError("gone")
 
     for place, name, fault in ((MemoryFirewall, "apply", refuse), (Database, "read", end)):
+        bans.ban(other, "mc-exim-1d", [IP], None, force=False, yes=False)
         with monkeypatch.context() as patch:
             patch.setattr(place, name, fault)
             with pytest.raises(McbanError):
                 engine._poll()
         assert not held(context)
-    engine._poll()
-    assert held(context) == ["mc-exim-1d"]
+        # The database is asked again at once; what the kernel did not take is part of the full sync that is next.
+        assert fault is end or engine._due["sync"] == 0.0
+        engine._poll()
+        engine._tend()
+        assert held(context) == ["mc-exim-1d"]
+        bans.unban(other, None, [IP])
+        engine._poll()
+        assert not held(context)
+
+
+CUSTOM_JAIL = (
+    "INSERT INTO fail2ban_jail (enabled, name, maxretry, findtime, bantime, port, filter, banaction, logpath,"
+    " max_count) VALUES (1, 'my-jail', 3, 3600, 86400, '25', 'mc-exim-filter', 'mc-custom', '/dev/null', 0)"
+)
+
+
+class Watched(IpsetFirewall):
+    """Counts how often everything is read."""
+
+    reads = 0
+
+    def read(self, jails: Collection[str]) -> Actual:
+        """See `Firewall.read`."""
+        self.reads += 1
+        return super().read(jails)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A network namespace in which this thread is."""
+    require_netns()
+    with one_host() as host, host.entered():
+        yield host
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_what_the_kernel_keeps_refusing_is_tried_less_and_less_often(
+    make_context: MakeContext, host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new jail has the name of a set of somebody else's: one line says so, `status` for as long as it lasts, all
+    other jails go on, and not every look for changes reads the whole kernel; one line says when it is over."""
+    firewall = Watched()
+    context, another = make_context(), make_context(node="there")
+    engine = follow(replace(context, firewall=firewall), tmp_path / "auth.log")
+    host.run("ipset", "create", "my-jail", "hash:ip,port")
+    execute(context, CUSTOM_JAIL, "DELETE FROM mcban_change")
+    caplog.set_level(logging.INFO, logger="mcban")
+    pauses = []
+    firewall.reads = 0
+    engine._guarded(engine._poll)
+    for number in range(7):
+        began = time.monotonic()
+        engine._guarded(engine._tend)
+        pauses.append(engine._due["sync"] - began)
+        for last in range(8):
+            bans.ban(another, "mc-exim-1d", [f"203.0.113.{8 * number + last + 1}"], None, force=False, yes=False)
+            engine._guarded(engine._poll)
+    assert firewall.reads == 1 + 7
+    assert all(after > before for before, after in pairwise(pauses[:4])) and pauses[-1] >= 5
+    assert {f"203.0.113.{n}" for n in range(1, 57)} <= set(host.run("ipset", "list", "mc-exim-1d").split())
+    said = look(context.config.state_dir).said
+    assert [("set my-jail is there, but not as mcban makes it" in trouble) for trouble in said["troubles"]] == [True]
+    host.run("ipset", "destroy", "my-jail")
+    for action in (engine._tend, engine._poll, engine._tend):
+        engine._guarded(action)
+    assert look(context.config.state_dir).said["troubles"] == []
+    told = [record.getMessage() for record in caplog.records if "set my-jail is there" in record.getMessage()]
+    assert [line.startswith("over: ") for line in told] == [False, True]
+    assert "my-jail" in host.run("ipset", "list", "-n").split()
 
 
 def put_out_alone(context: Context, engine: Engine, log: Path) -> None:
