@@ -60,6 +60,7 @@ class ClusterNode(Node):
         """From now on what this node runs, and what its logs say, is by a clock that is so far ahead."""
         self.ahead = ahead
         self.env |= wrong_clock(cache, ahead)
+        self.apart = True  # the library is loaded when a program starts
 
     def fail(self, group: str, ip: str, times: int = 1, ago: timedelta = timedelta()) -> None:
         """Let `ip` fail at the group's service, now or some time ago, by the clock of this node."""
@@ -85,7 +86,7 @@ class ClusterNode(Node):
         """Until the engine is ready."""
         engine = self.engine
         assert engine is not None
-        until(lambda: "INFO ready" in self.engine_log or engine.poll() is not None, "readiness", 60)
+        until(lambda: "INFO ready" in self.engine_log or engine.poll() is not None, "readiness")
         assert engine.poll() is None, self.engine_log
 
     def start(self) -> None:
@@ -121,6 +122,13 @@ class ClusterNode(Node):
                 if None not in lists:
                     found[jail] = {entry for entries in lists for entry in entries or ()}
         return found
+
+    def end_of(self, jail: str, ip: str) -> int:
+        """When the kernel's entry ends, in seconds since the epoch."""
+        with self.host.entered():
+            entries = self._sets.entries(jail, AF_INET, int(time.time()))
+        assert entries is not None
+        return entries[ip]
 
     def end(self) -> None:
         """Whatever happened: no engine is left."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Connection
 
 from mcban.config import Config
@@ -31,6 +32,10 @@ from tests.postgres import PostgreSQL
 NOON = 1_790_000_000
 """When tests begin: 2026-09-21 UTC, in whole seconds."""
 
+
+# A loaded machine is no fault of what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 LONG = ("tests/test_readme.py", "tests/test_make.py", "tests/test_package.py", "tests/e2e/")
 """Whose tests take tens of seconds each: begun last, one of them would leave the other cores with nothing to do."""

@@ -44,7 +44,7 @@ def main() -> None:
         finally:
             for process in reversed(processes):
                 process.terminate()
-                process.wait(10)
+                process.wait(60)
 
 
 def enter_namespace() -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 from tests.debian import unpacked
 from tests.mariadb import install, sql
 from tests.netns import Host
+from tests.patience import PATIENCE
 
-START_LIMIT = 25
 LIBRARY = "usr/lib/galera/libgalera_smm.so"
 NODES = 3
 
@@ -49,7 +49,7 @@ place="$data/../../from-$address"
 if [ "$role" = joiner ]; then
   rm -f "$place"
   echo "ready $address"
-  for _ in $(seq 200); do [ -f "$place" ] && cat "$place" && exit 0; sleep 0.05; done
+  for _ in $(seq 2400); do [ -f "$place" ] && cat "$place" && exit 0; sleep 0.05; done
   exit 110
 fi
 [ "$bypass" ] || { echo "this node's files are wanted, which no test does" >&2; exit 95; }
@@ -138,7 +138,7 @@ class Node:
 
     def await_synced(self) -> None:
         """Until it takes part; raises RuntimeError with its log when it does not."""
-        end = time.monotonic() + START_LIMIT
+        end = time.monotonic() + PATIENCE
         ask = "SHOW STATUS LIKE 'wsrep_local_state_comment'"
         while time.monotonic() < end and self._process is not None and self._process.poll() is None:
             if "Synced" in self.sql(ask, check=False):
@@ -151,7 +151,7 @@ class Node:
         """As an administrator does."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(30)
+            self._process.wait(PATIENCE)
             self._process = None
 
     def kill(self) -> None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.node import PATIENCE, until
+from tests.patience import PATIENCE, until
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.once import once
+from tests.patience import PATIENCE
 from tests.shared import shared
-
-START_LIMIT = 60
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def private_server(folder: Path, *options: str) -> Iterator[Path]:
     finally:
         server.terminate()
         try:
-            server.wait(20)
+            server.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
@@ -110,7 +109,7 @@ def _install(data: Path) -> None:
 
 def await_ready(server: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
     """Until the server answers; raises RuntimeError with its log when it does not."""
-    end = time.monotonic() + START_LIMIT
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and server.poll() is None:
         if sql(socket, "SELECT 1", check=False).returncode == 0:
             return

@@ -22,7 +22,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +31,13 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE, until
+
 CLONE_NEWNET = 0x40000000
 IPV6_FREEBIND = 78
 IP_FREEBIND = 15
+NO_ANSWER = 0.5
+"""Seconds after which nobody is taken to answer, where that is what is expected."""
 TOOLS = ("ip", "ipset", "iptables", "ip6tables", "iptables-legacy", "nft", "conntrack")
 
 
@@ -105,7 +108,7 @@ class Host:
         """Run a command on the host, whatever it returns."""
         with self.entered():
             return subprocess.run(
-                list(command), input=text, capture_output=True, text=True, check=False, env=env, timeout=120
+                list(command), input=text, capture_output=True, text=True, check=False, env=env, timeout=PATIENCE
             )
 
     def popen(self, *command: str, **options: Any) -> subprocess.Popen[str]:
@@ -159,7 +162,9 @@ class Host:
             listener.close()
         self._children.append(child)
 
-    def connection(self, address: str, port: int, source: str | None = None, patience: float = 1.5) -> socket.socket:
+    def connection(
+        self, address: str, port: int, source: str | None = None, patience: float = PATIENCE
+    ) -> socket.socket:
         """An open TCP connection from this host; raises as `connect` does."""
         six = ":" in address
         with self.entered():
@@ -176,7 +181,7 @@ class Host:
             raise
         return sock
 
-    def connect(self, address: str, port: int, source: str | None = None, patience: float = 1.5) -> str:
+    def connect(self, address: str, port: int, source: str | None = None, patience: float = PATIENCE) -> str:
         """Try a TCP connection from this host: "accepted", "refused" or "timeout" (after `patience` seconds)."""
         try:
             self.connection(address, port, source, patience).close()
@@ -190,7 +195,7 @@ class Host:
             return "timeout"
         return "accepted"
 
-    def send_udp(self, address: str, port: int, source: str | None = None, patience: float = 1.5) -> str:
+    def send_udp(self, address: str, port: int, source: str | None = None, patience: float = PATIENCE) -> str:
         """Send a datagram: "refused" when an ICMP answer comes within `patience` seconds, else "silence"."""
         with self.entered():
             sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
@@ -271,7 +276,5 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
 
 def _await_wire(server: Host, client: Host) -> None:
     """Until both families pass: a veth pair takes a moment to come up."""
-    deadline = time.monotonic() + 10
     for address in (server.ipv4, server.ipv6):
-        while client.connect(address, 1, patience=0.3) != "refused":
-            assert time.monotonic() < deadline, f"{address} does not answer"
+        until(lambda at=address: client.connect(at, 1, patience=0.3) == "refused", f"an answer of {address}")  # type: ignore[misc]

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.debian import unpacked
+from tests.patience import PATIENCE
 from tests.shared import shared
 
-START_LIMIT = 60
 PORT = 5432
 """Of the socket's name alone: it listens on no address unless it is told to."""
 
@@ -130,7 +130,7 @@ def private_server(folder: Path, bin_folder: Path, *options: str, port: int = PO
     finally:
         server.send_signal(2)  # "fast": clients are sent away
         try:
-            server.wait(20)
+            server.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
@@ -138,7 +138,7 @@ def private_server(folder: Path, bin_folder: Path, *options: str, port: int = PO
 
 def await_ready(server: subprocess.Popen[bytes], found: PostgreSQL, log: Path) -> None:
     """Until the server answers; raises RuntimeError with its log when it does not."""
-    end = time.monotonic() + START_LIMIT
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end and server.poll() is None:
         if found.run("SELECT 1", "postgres", check=False).returncode == 0:
             return

@@ -9,8 +9,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.netns import require_netns
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -34,7 +32,7 @@ mkdir -p /var/log/exim4
 printf '%s login authenticator failed for (User) [203.0.113.9]: 535 Incorrect authentication data (set_id=a)\\n' \
   "$(date '+%Y-%m-%d %H:%M:%S')" > /var/log/exim4/mainlog
 mcban run 2>/var/log/engine.log &
-for second in $(seq 100); do grep -q ready /var/log/engine.log && break; sleep 0.1; done
+for second in $(seq 1200); do grep -q ready /var/log/engine.log && break; sleep 0.1; done
 """
 
 
@@ -70,7 +68,6 @@ def test_every_block_of_the_readme_is_run_by_a_test() -> None:
     assert [block.strip() for block in blocks("sh", "make")] == ["make run", "make test", "make demo"]
 
 
-@pytest.mark.timeout(400)
 def test_installing_for_good_the_tour_and_the_init_script_work_as_written(tmp_path: Path) -> None:
     """The commands of the README, typed in their order on a fresh system, all succeed and leave nothing behind."""
     require_netns()
@@ -78,7 +75,7 @@ def test_installing_for_good_the_tour_and_the_init_script_work_as_written(tmp_pa
     tour = [TOUR, *blocks("sh")]
     [client] = re.findall(r"`(sqlite3 [^`]+)`", (CHECKOUT / "README.md").read_text("utf-8"))
     tour.append(f"{client} <<'END'\n" + "".join(blocks("sql")) + "END\n")
-    tour.append("for n in $(seq 60); do ipset list -n | grep -q '^my-jail$' && break; sleep 0.1; done\n")
+    tour.append("for n in $(seq 1200); do ipset list -n | grep -q '^my-jail$' && break; sleep 0.1; done\n")
     tour.append("ipset list -n | grep -q '^my-jail$'\nkill %1; wait\ntest -z \"$(ipset list -n)\"\n")
     tour.append("".join(blocks("sh", "init")) + 'test -z "$(ipset list -n)"\n')
     script = OVERLAY + "set -x\n" + "".join(blocks("sh", "install"))
@@ -92,7 +89,7 @@ def test_installing_for_good_the_tour_and_the_init_script_work_as_written(tmp_pa
         capture_output=True,
         text=True,
         check=False,
-        timeout=390,
+        timeout=560,
     )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
     assert not Path("/opt/mcban").exists() or (CHECKOUT.parts[:2] == ("/", "opt"))

@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from mcban.cli.main import main
+from tests.patience import PATIENCE
 
 MCBAN = str(Path(sys.executable).with_name("mcban"))
 
@@ -86,7 +87,7 @@ class Terminal:
 
     def process(self, *arguments: str | bytes, before: tuple[str, ...] = (), **options: Any) -> Answer:
         """Run a command as a process of its own; `before` is what starts it, such as setpriv."""
-        settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 120, **options}
+        settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": PATIENCE, **options}
         done = subprocess.run([*before, MCBAN, *arguments], env=self.env, check=False, **settings)
         return Answer(done.returncode, *((text or b"").decode() for text in (done.stdout, done.stderr)))
 

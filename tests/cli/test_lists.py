@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.cli.terminal import Terminal, short
+from tests.patience import PATIENCE
 
 
 def test_the_whitelist_lifts_and_protects(terminal: Terminal) -> None:
@@ -208,6 +209,6 @@ def test_a_name_server_that_is_silent_delays_no_command_for_long(terminal: Termi
     silent = "import socket, time; socket.getaddrinfo = lambda *_, **__: time.sleep(600)"
     code = f"{silent}; from mcban.cli.main import main; main(['banned'])"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=terminal.env, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], env=terminal.env, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "nobody is banned\n", "")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import lzma
 import os
 import pty
 import signal
+import struct
 import subprocess
+import termios
 import time
 from collections import Counter
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.logs import failure, write_log
 from tests.cli.terminal import MCBAN, Terminal
+from tests.patience import PATIENCE, until
 
 TIERS = ["mc-exim-1d", "mc-exim-1w", "mc-exim-1m", "mc-exim-1y", "mc-exim-bl"]
 
@@ -179,17 +184,17 @@ def watched(terminal: Terminal, *typed: str, interrupt: bool = False, feed: bool
     block = (failure("203.0.113.7") * 2_000).encode()
     shown = b""
     os.set_blocking(master, False)
-    for _ in range(200 if feed else 0):
+    end = time.monotonic() + PATIENCE
+    while feed and b"lines/s" not in shown:
+        assert time.monotonic() < end
         process.stdin.write(block)
         process.stdin.flush()
         try:
             shown += os.read(master, 1 << 16)
         except OSError:
             time.sleep(0.02)
-        if b"lines/s" in shown:
-            break
     if interrupt:
-        time.sleep(0.3)  # it waits for more
+        until(lambda: waits_for_more(process), "all of that to be read")
         process.send_signal(signal.SIGINT)
     process.stdin.close()
     os.set_blocking(master, True)
@@ -199,8 +204,16 @@ def watched(terminal: Terminal, *typed: str, interrupt: bool = False, feed: bool
     os.close(master)
     assert process.stdout is not None
     out = process.stdout.read()
-    status = process.wait(60)
+    status = process.wait(PATIENCE)
     return status, out, shown
+
+
+def waits_for_more(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has read all that was written to its standard input, and sleeps."""
+    assert process.stdin is not None
+    unread = struct.unpack("i", fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)))
+    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return unread == (0,) and state == "S"
 
 
 def on_screen(shown: bytes) -> list[str]:

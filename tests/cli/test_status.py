@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cli.logs import failure
 from tests.cli.terminal import MCBAN, Terminal
+from tests.patience import PATIENCE, until
 
 
 @pytest.fixture
@@ -24,16 +24,14 @@ def running(terminal: Terminal) -> Iterator[Terminal]:
         yield terminal
     finally:
         engine.terminate()
-        engine.wait(30)
+        engine.wait(PATIENCE)
 
 
 def _wait_for(terminal: Terminal, engine: subprocess.Popen[bytes]) -> None:
     """Until it is ready and has banned whom the log shows."""
-    for _ in range(1_200):
-        if engine.poll() is not None or b"ban 203.0.113.7" in (terminal.folder / "engine.log").read_bytes():
-            break
-        time.sleep(0.05)
-    assert engine.poll() is None, (terminal.folder / "engine.log").read_text()
+    said = terminal.folder / "engine.log"
+    until(lambda: engine.poll() is not None or b"ban 203.0.113.7" in said.read_bytes(), "the ban")
+    assert engine.poll() is None, said.read_text()
 
 
 def test_without_an_engine(terminal: Terminal) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.logs import failure
 from tests.cli.terminal import MCBAN, Terminal, complaint
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_control_c_is_one_line(terminal: Terminal) -> None:
         log.write(block)
         log.write(block)  # it does not fit into the pipe: by now the first one is being read
         replay.send_signal(signal.SIGINT)
-        out, err = replay.communicate(timeout=60)
+        out, err = replay.communicate(timeout=PATIENCE)
     assert (replay.returncode, out, err) == (130, b"", b"mcban: stopped by the keyboard\n")
 
 

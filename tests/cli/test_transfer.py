@@ -18,6 +18,7 @@ import pytest
 
 from tests.cli.terminal import MCBAN, Terminal
 from tests.fail2ban_package import MODULES
+from tests.patience import PATIENCE, until
 
 LIST = b"\xef\xbb\xbf# bad people\r\n203.0.113.7\r\n2001:DB8::1 ; who\n198.51.100.9/24\n203.0.113.7\n"
 ENTRIES = ["203.0.113.7", "2001:db8::1", "198.51.100.0/24"]
@@ -261,12 +262,9 @@ def test_control_c_in_the_midst_is_one_line_and_can_be_done_again(terminal: Term
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # a build may ignore it
     )
-    deadline = time.monotonic() + 60
-    while not terminal.sql("SELECT 1 FROM fail2ban_ips LIMIT 1"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: terminal.sql("SELECT 1 FROM fail2ban_ips LIMIT 1"), "the first of it")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     if process.returncode:  # it may have come to its end just before
         assert (process.returncode, out, err) == (130, b"", b"mcban: stopped by the keyboard\n")
     terminal.does("import", "-j", "mc-exim-1d", file)

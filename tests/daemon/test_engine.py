@@ -27,6 +27,7 @@ from mcban.service.sync import Outcome
 from mcban.store.database import Database
 from tests.conftest import MakeContext
 from tests.netns import Host, one_host, require_netns
+from tests.patience import PATIENCE
 from tests.service.desk import IP, execute, held, known
 
 
@@ -69,7 +70,7 @@ def failures(context: Context, number: int) -> str:
 
 def read_until(engine: Engine, done: Callable[[], bool]) -> None:
     """Read as the loop does."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not done():
         assert time.monotonic() < end
         engine._guarded(engine._read_some)
@@ -220,7 +221,7 @@ def put_out_alone(context: Context, engine: Engine, log: Path) -> None:
     engine._bridge.failed("away")
     engine._vigil.look_out()
     log.write_text(failures(context, 3))
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not held(context):
         assert time.monotonic() < end
         engine._vigil.look_out()

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,20 +19,9 @@ from mcban.store import schema
 from mcban.store.database import Database
 from tests import warm
 from tests.netns import Host
+from tests.patience import PATIENCE, until
 
 MCBAN = str(Path(sys.executable).with_name("mcban"))
-PATIENCE = 60.0
-
-
-def until(happened: Callable[[], Any], what: str = "it", patience: float = PATIENCE) -> Any:
-    """What `happened` gives once it is true; fails when that takes too long."""
-    end = time.monotonic() + patience
-    while True:
-        result = happened()
-        if result:
-            return result
-        assert time.monotonic() < end, f"{what} did not happen within {patience} seconds"
-        time.sleep(0.05)
 
 
 def exim(ip: str, at: datetime) -> str:
@@ -137,7 +125,7 @@ class Node:
         """End the engine by a signal; its exit status."""
         assert self.engine is not None
         self.engine.send_signal(number)
-        status = self.engine.wait(30)
+        status = self.engine.wait(PATIENCE)
         self.engine = None
         return status
 
@@ -146,7 +134,7 @@ class Node:
         if self.engine is not None:
             with suppress(ProcessLookupError):
                 self.engine.kill()
-            self.engine.wait(30)
+            self.engine.wait(PATIENCE)
         self.database.dispose()
 
     def fail(self, group: str, ip: str, times: int = 1, ago: timedelta = timedelta()) -> None:

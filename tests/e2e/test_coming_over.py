@@ -57,8 +57,8 @@ def test_an_imported_list_reaches_a_running_engine(node: Node, size: int) -> Non
     assert node.mcban("import", "-j", "mc-exim-bl", str(file)) == f"{size} banned in mc-exim-bl\n"
     assert node.entries("mc-exim-bl") == entries
     node.host.run("ipset", "flush", "mc-exim-bl")
-    until(lambda: node.entries("mc-exim-bl") == entries, "the bans again", 60)
+    until(lambda: node.entries("mc-exim-bl") == entries, "the bans again")
     file.with_name("back.txt").write_text(node.mcban("export", "-j", "mc-exim-bl"))
     assert set(file.with_name("back.txt").read_text().split()) == entries
-    assert node.mcban("sync", "--check") == "the kernel holds what SQL says\n"
+    until(lambda: node.process("sync", "--check").stdout == "the kernel holds what SQL says\n", "peace")
     assert "defect" not in node.engine_log

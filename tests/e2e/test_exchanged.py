@@ -47,7 +47,7 @@ def held(gate: Node, ip: str) -> bool:
     return gate.host.process("nft", "get", "element", "inet", "mcban", f"mc-exim-1d{family}", element).returncode == 0
 
 
-def test_an_entry_exchanged_by_hand_is_mended_within_ten_seconds(gate: Node) -> None:
+def test_an_entry_exchanged_by_hand_is_mended(gate: Node) -> None:
     """Whoever is banned is refused again, whoever was put there by a stranger is not, and the log names both."""
     gate.mcban("ban", "-j", "mc-exim-1d", "-i", BANNED, "-i", BANNED6)
     gate.start()
@@ -56,7 +56,8 @@ def test_an_entry_exchanged_by_hand_is_mended_within_ten_seconds(gate: Node) -> 
         assert held(gate, come) and not held(gate, gone)
         until(lambda gone=gone, come=come: held(gate, gone) and not held(gate, come), "the mending")  # type: ignore[misc]
         until(lambda gone=gone: f"mended: 1 entry gone from mc-exim-1d: {gone}" in gate.engine_log, "the line")  # type: ignore[misc]
-        assert f"mended: 1 entry without a ban in mc-exim-1d: {come}" in gate.engine_log
+        other = f"mended: 1 entry without a ban in mc-exim-1d: {come}"
+        until(lambda other=other: other in gate.engine_log, "the other line")  # type: ignore[misc]
     assert gate.process("sync", "--check").returncode == 0
     assert "ERROR" not in gate.engine_log
 

@@ -83,7 +83,7 @@ def test_an_engine_starts_from_its_copy_while_the_server_is_away(tmp_path: Path)
             document = node.json("status")["database"]
             assert document["away_since"] and document["copy_of"] and "cannot be used" in document["error"]
             with private_server(tmp_path / "db"):
-                until(lambda: "over: " in node.engine_log, "the end of it", 40)
+                until(lambda: "over: " in node.engine_log, "the end of it")
                 node.settled()
                 until(lambda: node.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
                 assert node.entries("mc-exim-1d") == {"203.0.113.7", "203.0.113.8"}
@@ -114,21 +114,23 @@ def attack(node: Node, network: str, seconds: float) -> int:
     while count == 0 or time.monotonic() < end:
         ip = f"{network}.{count % 250 + 1}"
         node.fail("mc-exim", ip, 5)
-        until(lambda ip=ip: ip in node.entries("mc-exim-1d"), "the ban", 40)
+        until(lambda ip=ip: ip in node.entries("mc-exim-1d"), "the ban")
         count += 1
         time.sleep(min(0.2, seconds))
     return 5 * count
 
 
-def at_peace(node: Node, hits: int, faults: int) -> None:
-    """All was counted, once, kernel and SQL are equal, and each fault was one line, and one when it was over."""
-    until(lambda: node.engine_log.count("over: ") >= faults, "the end of it", 60)
-    until(node.all_read, "reading to the end", 60)
+def at_peace(node: Node, hits: int, fewest: int, most: int) -> None:
+    """All was counted, once, kernel and SQL are equal, and each fault was one line, and one when it was over: so many
+    faults there were."""
+    until(lambda: node.engine_log.count(" over: ") >= max(fewest, node.engine_log.count(" ERROR ")), "the end of it")
+    until(node.all_read, "reading to the end")
     assert node.database.read(lambda t: t.hits.totals())["mc-exim"] == hits
     assert {row.count for row in node.database.read(lambda t: t.addresses.in_force(0))} == {1}
     until(lambda: node.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
     assert "Traceback" not in node.engine_log and "defect" not in node.engine_log, node.engine_log
-    assert node.engine_log.count(" ERROR ") == node.engine_log.count(" over: ") == faults, node.engine_log
+    faults = node.engine_log.count(" ERROR ")
+    assert fewest <= faults == node.engine_log.count(" over: ") <= most, node.engine_log
 
 
 @lengths
@@ -154,10 +156,10 @@ def test_attackers_are_banned_while_the_server_hangs_or_is_cut_off(tmp_path: Pat
             try:
                 hits += attack(node, "198.51.100", length)
                 if length:
-                    until(lambda: "has not answered for" in node.engine_log, "one line that says so", 40)
+                    until(lambda: "has not answered for" in node.engine_log, "one line that says so")
             finally:
                 os.kill(server, signal.SIGCONT)
-            at_peace(node, hits, 1 if length else 0)
+            at_peace(node, hits, 1 if length else 0, 1)  # a slow machine may have had time to speak of it
             if not length:
                 return
             for family in ("OUTPUT", "INPUT"):
@@ -165,14 +167,14 @@ def test_attackers_are_banned_while_the_server_hangs_or_is_cut_off(tmp_path: Pat
             allowed = AddressRecord("203.0.113.250", "*", whitelisted=True)  # by another node: this one cannot know
             node.database.write(lambda t: t.addresses.save([allowed]))
             node.fail("mc-exim", "203.0.113.250", 5)
-            until(lambda: "203.0.113.250" in node.entries("mc-exim-1d"), "a ban by what is known", 40)
+            until(lambda: "203.0.113.250" in node.entries("mc-exim-1d"), "a ban by what is known")
             hits += attack(node, "192.0.2", length)
-            until(lambda: node.engine_log.count(" ERROR ") == 2, "a second line", 40)
+            until(lambda: node.engine_log.count(" ERROR ") == 2, "a second line")
             state = Path(node.env["MCBAN_STATE_DIR"], "engine.json")
             until(lambda: json.loads(state.read_text())["database"]["away_since"], "a state to be told")
             for family in ("OUTPUT", "INPUT"):
                 host.run("iptables", "-D", family, "-p", "tcp", "--dport", "3306", "-j", "DROP")
-            at_peace(node, hits, 2)
+            at_peace(node, hits, 2, 2)
             assert "203.0.113.250" not in node.entries("mc-exim-1d")
             assert "203.0.113.250 in mc-exim-1d was banned while the database was away" in node.engine_log
         finally:
@@ -213,6 +215,6 @@ def test_a_full_disk_stops_no_ban(request: pytest.FixtureRequest, tmp_path: Path
                 assert node.entries("mc-exim-1d") == {"203.0.113.1"}
                 hits += attack(node, "192.0.2", 1)
             disk.free()
-            at_peace(node, hits, 1)
+            at_peace(node, hits, 1, 1)
         finally:
             node.end()

@@ -16,6 +16,7 @@ from mcban.filters import load_filter
 from mcban.shipped import shipped
 from tests.e2e.node import Node, until
 from tests.journald import Journald, running_journald
+from tests.patience import PATIENCE
 
 
 class Inside:
@@ -27,7 +28,7 @@ class Inside:
     def process(self, *command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command, whatever it returns."""
         inside = self._journald.inside(*command)
-        return subprocess.run(inside, capture_output=True, text=True, check=False, env=env, timeout=120)
+        return subprocess.run(inside, capture_output=True, text=True, check=False, env=env, timeout=PATIENCE)
 
     def popen(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         """Start a process; the caller ends it."""
@@ -58,6 +59,11 @@ class Gate:
         totals: dict[str, int] = self.node.database.read(lambda t: t.hits.totals())
         return totals.get("mc-ssh", 0)
 
+    def journal(self) -> dict[str, Any]:
+        """What `status` says of the journal."""
+        (log,) = [log for log in self.node.json("status")["logs"] if log["path"].startswith("systemd-journal")]
+        return dict(log)
+
     def end(self) -> None:
         self._daemons.close()
         self.node.end()
@@ -83,8 +89,7 @@ def test_failures_in_the_journal_lead_to_a_ban(gate: Gate) -> None:
     until(lambda: gate.node.banned() == bans, "the bans")
     (jail,) = [jail for jail in gate.node.json("show", "203.0.113.9")["jails"] if jail["banned"]]
     assert jail["jail"] == "mc-ssh-1d"
-    (log,) = [log for log in gate.node.json("status")["logs"] if log["path"].startswith("systemd-journal")]
-    assert log["state"] == "following"
+    until(lambda: gate.journal()["state"] == "following", "a status that says so")
     gate.node.stop()
     assert gate.hits() == 6
 
@@ -162,9 +167,8 @@ def test_a_journal_that_is_not_there_is_waited_for(gate: Gate) -> None:
         *("-v", f"systemd-journal[journalpath={gate.node.folder}/none]"),
     )
     gate.node.start()
-    (log,) = [log for log in gate.node.json("status")["logs"] if log["path"].startswith("systemd-journal")]
-    assert log["state"] == "waiting"
-    assert f"there is no journal in {gate.node.folder}/none" in log["reason"]
+    until(lambda: gate.journal()["state"] == "waiting", "a status that says so")
+    assert f"there is no journal in {gate.node.folder}/none" in gate.journal()["reason"]
     gate.node.stop()
 
 

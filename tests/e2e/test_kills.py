@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e.node import Node, exim, until
 from tests.netns import one_host, require_netns
+from tests.patience import PATIENCE
 
 NETWORKS = 250  # attackers: 203.0.113.1 to .250, few enough that each comes again and again
 
@@ -86,7 +87,7 @@ def test_every_line_is_counted_once_whenever_the_engine_is_killed(gate: Node, ki
         writer.join()
     node.start()
     quiet, before = time.monotonic(), -1
-    while before != written[0] and time.monotonic() < quiet + 20:
+    while before != written[0] and time.monotonic() < quiet + PATIENCE:
         count = node.database.read(lambda t: t.hits.totals()).get("mc-exim", 0)
         if count != before:
             quiet, before = time.monotonic(), count

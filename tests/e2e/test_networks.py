@@ -10,7 +10,8 @@ import pytest
 
 from tests import warm
 from tests.e2e.node import MCBAN, Node, until
-from tests.netns import Host
+from tests.netns import NO_ANSWER, Host
+from tests.patience import PATIENCE
 
 FAMILIES = {
     "IPv4": ("203.0.113.7", "203.0.113.0/24", "203.0.113.8", "198.51.100.7"),
@@ -181,18 +182,20 @@ def test_an_action_closes_the_ports_and_refuses_as_it_says(gate: Node) -> None:
     client: Host = gate.client  # type: ignore[attr-defined]
     gate.host.listen(80)
 
-    def found() -> list[str]:
-        return [client.connect(gate.host.ipv4, port, address, 0.7) for port in (25, 80)]
+    def found(*expected: str) -> list[str]:
+        patience = [NO_ANSWER if one == "timeout" else PATIENCE for one in expected]
+        ports = zip((25, 80), patience, strict=True)
+        return [client.connect(gate.host.ipv4, port, address, seconds) for port, seconds in ports]
 
     gate.mcban("ban", "-j", "mc-exim", "-i", address)
-    assert found() == ["refused", "accepted"]
+    assert found("refused", "accepted") == ["refused", "accepted"]
     for action, result in (
         ('iptables-multiport[name=x, port="80,8080", blocktype=DROP]', ["accepted", "timeout"]),
         ("nftables-allports[blocktype=REJECT]", ["refused", "refused"]),
         ("mc-custom", ["refused", "accepted"]),
     ):
         gate.mcban("jail", "change", "-j", "mc-exim", "--option", "banaction", "-v", action)
-        assert found() == result
+        assert found(*result) == result
         assert connect(gate, neighbour) == "accepted"
     refused = gate.process("jail", "change", "-j", "mc-exim", "--option", "banaction", "-v", "mc-custom[chain=FORWARD]")
     assert refused.returncode == 65

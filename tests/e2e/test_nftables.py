@@ -33,7 +33,7 @@ def test_bans_are_enforced_mended_and_lifted_with_nftables(
         assert (jail["jail"], jail["enforced"]) == ("mc-exim-1d", True)
         server.run("nft", "flush", "ruleset")
         until(lambda: client.connect(address, 25, source=attacker) == "refused", "the mending")
-        assert node.mcban("sync", "--check") == "the kernel holds what SQL says\n"
+        until(lambda: node.process("sync", "--check").stdout == "the kernel holds what SQL says\n", "peace")
         node.mcban("unban", "-j", "mc-exim", "-i", attacker)
         assert client.connect(address, 25, source=attacker) == "accepted"
         server.run("nft", "-f", "-", text=STRANGERS_RULES)

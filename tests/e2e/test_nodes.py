@@ -14,12 +14,12 @@ import pytest
 
 from mcban.errors import RefusedError
 from mcban.service import bans
-from mcban.service.claim import LEASE
 from tests.cluster import Cluster, ClusterNode, cluster
 from tests.conftest import require_mariadb
 from tests.debian import MissingPackageError
 from tests.e2e.node import until
 from tests.netns import require_netns
+from tests.patience import PATIENCE
 
 JAILS = ("mc-exim-1d", "mc-exim-1w", "mc-ssh-1d", "mc-webauth-1y")
 
@@ -116,7 +116,7 @@ def settle(nodes: Cluster) -> None:
     """Until all logs are read and every kernel holds what SQL says; fails with how they differ."""
     for node in nodes:
         until(node.all_read, f"{node.name} reading to the end")
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while differ := nodes.differ():
         assert time.monotonic() < end, "\n".join(differ)
         time.sleep(0.05)
@@ -197,9 +197,7 @@ def test_a_second_engine_of_the_same_name_is_refused(five: Cluster) -> None:
     second.name = name
     second.configure()
     first.stop(signal.SIGKILL)
-    begun = time.monotonic()
-    first.start()
-    assert time.monotonic() - begun < LEASE
+    first.start()  # nothing waits for its old claim to end: it would have been refused
     second.start()
     settle(five)
 
@@ -235,8 +233,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clocks_that_differ_by_minutes_do_no_harm(tmp_path: Path, cache: Path) -> None:
-    """Hits add up over nodes of which one is five minutes ahead and one five behind, and a ban of seconds begins and
-    ends for all of them together."""
+    """Hits add up over nodes of which one is five minutes ahead and one five behind, and a ban begins and ends for all
+    of them together."""
     require_server()
     with cluster(tmp_path, 3) as nodes:
         try:
@@ -246,20 +244,23 @@ def test_clocks_that_differ_by_minutes_do_no_harm(tmp_path: Path, cache: Path) -
             if os.environ.get("CI"):
                 pytest.fail(str(error))
             pytest.skip(str(error))
-        nodes.sql("UPDATE fail2ban_jail SET findtime = 60, bantime = 120, maxretry = 3 WHERE name = 'mc-exim-1d'")
+        nodes.sql("UPDATE fail2ban_jail SET findtime = 150, bantime = 3000, maxretry = 3 WHERE name = 'mc-exim-1d'")
         nodes.start()
         assert "clock is 5m ahead of" in nodes[0].engine_log and "clock is 5m behind" in nodes[2].engine_log
         for node in nodes:
             node.fail("mc-exim", "203.0.113.3")
         until(lambda: everywhere(nodes, "mc-exim-1d", "203.0.113.3"), "the ban everywhere")
         [row] = nodes.database.read(lambda t: t.addresses.get(["203.0.113.3"]))
-        assert row.until is not None and abs(row.until - time.time() - 120) < 30
+        assert row.until is not None and abs(row.until - time.time() - 3000) < 150
         for node in nodes:
             ip = f"198.51.100.{node.ahead % 256}"
-            node.mcban("ban", "-j", "mc-ssh-1d", "-i", ip, "--for", "10")
+            node.mcban("ban", "-j", "mc-ssh-1d", "-i", ip, "--for", "1h")
             until(lambda ip=ip: everywhere(nodes, "mc-ssh-1d", ip), "the ban everywhere")
+            assert all(abs(one.end_of("mc-ssh-1d", ip) - time.time() - 3600) < 150 for one in nodes)
+            node.mcban("ban", "-j", "mc-ssh-1d", "-i", ip, "--for", "2")
         until(lambda: not any(node.held(["mc-ssh-1d"])["mc-ssh-1d"] for node in nodes), "their end")
         assert everywhere(nodes, "mc-exim-1d", "203.0.113.3")
-        assert [node.process("sync", "--check").returncode for node in nodes] == [0, 0, 0]
+        for node in nodes:
+            until(lambda node=node: node.process("sync", "--check").returncode == 0, f"peace on {node.name}")
         nodes[2].mcban("unban", "-i", "203.0.113.3")
         until(lambda: nowhere(nodes, "mc-exim-1d", "203.0.113.3"), "the lifting everywhere")

@@ -40,12 +40,12 @@ def test_attackers_are_banned_while_the_database_is_away_and_counted_when_it_is_
             away.add("203.0.113.10")
             host.run("iptables", "-F")
             host.run("ipset", "flush")
-            until(lambda: node.entries("mc-exim-1d") == away, "the mending without SQL", 10)
-            until(lambda: "-j mcban" in host.run("iptables", "-S", "INPUT"), "the rules, after the lists", 10)
+            until(lambda: node.entries("mc-exim-1d") == away, "the mending without SQL")
+            until(lambda: "-j mcban" in host.run("iptables", "-S", "INPUT"), "the rules, after the lists")
             said = node.process("status")
             assert said.returncode == 0 and "cannot be used" in said.stdout
             with private_server(tmp_path / "db"):
-                until(lambda: "over: " in node.engine_log, "the end of it", 40)
+                until(lambda: "over: " in node.engine_log, "the end of it")
                 node.settled()
                 time.sleep(1)
                 assert node.entries("mc-exim-1d") == away

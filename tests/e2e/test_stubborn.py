@@ -6,6 +6,7 @@ import signal
 from datetime import datetime
 
 from tests.e2e.node import MCBAN, Node, exim, until
+from tests.patience import PATIENCE
 
 
 def test_run_once_is_ended_by_control_c_and_goes_on_next_time(node: Node) -> None:
@@ -17,9 +18,19 @@ def test_run_once_is_ended_by_control_c_and_goes_on_next_time(node: Node) -> Non
             log.write(exim(f"11.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}", now) + "\n")
     with (node.folder / "said").open("w") as said:
         run = node.host.popen(MCBAN, "run", "--once", env=node.env, stderr=said)
-    until(lambda: node.database.read(lambda t: t.hits.totals()), "the first commit")
+
+    def stopped_in_the_midst() -> bool:
+        """Whether it has committed something, and stands still meanwhile."""
+        run.send_signal(signal.SIGSTOP)
+        if node.database.read(lambda t: t.hits.totals()):
+            return True
+        run.send_signal(signal.SIGCONT)
+        return False
+
+    until(stopped_in_the_midst, "the first commit")
     run.send_signal(signal.SIGINT)
-    assert run.wait(30) == 130
+    run.send_signal(signal.SIGCONT)
+    assert run.wait(PATIENCE) == 130
     assert "Traceback" not in (node.folder / "said").read_text("utf-8")
     assert 0 < node.database.read(lambda t: t.hits.totals())["mc-exim"] < lines
     node.mcban("run", "--once")

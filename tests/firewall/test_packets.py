@@ -14,7 +14,8 @@ from mcban.firewall.base import Firewall
 from mcban.firewall.ipset import IpsetFirewall
 from mcban.firewall.nftables import NftablesFirewall
 from tests.firewall.conftest import VARIANTS, choose_iptables
-from tests.netns import Host, require_netns, two_hosts
+from tests.netns import NO_ANSWER, Host, require_netns, two_hosts
+from tests.patience import PATIENCE, before_its_end, until
 
 EXIM = Ports(((25, 25), (465, 465)))
 BANNED = ("203.0.113.9", "2001:db8:1::9")
@@ -38,8 +39,8 @@ class Wire:
         ends = dict.fromkeys(BANNED, FOREVER)
         self.apply(Plan(("mc-exim-1d",), {"mc-exim-1d": ends}, {"mc-exim": Rule(("mc-exim-1d",), ports, drop)}))
 
-    def connect(self, source: str, port: int) -> str:
-        return self.client.connect(self.server.ipv6 if ":" in source else self.server.ipv4, port, source, 0.5)
+    def connect(self, source: str, port: int, patience: float = PATIENCE) -> str:
+        return self.client.connect(self.server.ipv6 if ":" in source else self.server.ipv4, port, source, patience)
 
 
 @pytest.fixture(scope="module", params=[*(f"ipset-{variant}" for variant in VARIANTS), "nftables"])
@@ -87,10 +88,13 @@ def test_lifted_is_accepted_at_once(wire: Wire, family: int) -> None:
 def test_a_ban_ends_by_itself(wire: Wire) -> None:
     """The kernel ends it, also when no engine runs."""
     wire.rule(EXIM)
-    wire.apply(Plan(add={"mc-exim-1d": {OTHER[0]: int(time.time()) + 2}}))
-    assert wire.connect(OTHER[0], 25) == "refused"
-    time.sleep(3)
-    assert wire.connect(OTHER[0], 25) == "accepted"
+
+    def banned_until(end: int) -> str:
+        wire.apply(Plan(add={"mc-exim-1d": {OTHER[0]: end}}))
+        return wire.connect(OTHER[0], 25)
+
+    assert before_its_end(banned_until) == "refused"
+    until(lambda: wire.connect(OTHER[0], 25) == "accepted", "the end")
     assert wire.connect(BANNED[0], 25) == "refused"
 
 
@@ -128,8 +132,8 @@ def test_all_ports_means_every_port_and_protocol(wire: Wire, family: int) -> Non
         udp.bind((("0.0.0.0", "::")[family], 5353))
     with udp:
         address = (wire.server.ipv4, wire.server.ipv6)[family]
-        assert wire.client.send_udp(address, 5353, BANNED[family], 0.5) == "refused"
-        assert wire.client.send_udp(address, 5353, OTHER[family], 0.2) == "silence"
+        assert wire.client.send_udp(address, 5353, BANNED[family]) == "refused"
+        assert wire.client.send_udp(address, 5353, OTHER[family], NO_ANSWER) == "silence"
 
 
 @pytest.mark.parametrize("ports", [EXIM, Ports(())], ids=["ports", "all"])
@@ -137,7 +141,7 @@ def test_all_ports_means_every_port_and_protocol(wire: Wire, family: int) -> Non
 def test_drop_gives_no_answer(wire: Wire, ports: Ports, family: int) -> None:
     """With DROP the banned waits in vain; others do not."""
     wire.rule(ports, drop=True)
-    assert wire.connect(BANNED[family], 25) == "timeout"
+    assert wire.connect(BANNED[family], 25, NO_ANSWER) == "timeout"
     assert wire.connect(OTHER[family], 25) == "accepted"
 
 
@@ -170,12 +174,15 @@ def test_an_open_connection_ends_with_the_ban(wire: Wire, family: int) -> None:
 def test_a_network_that_ends_leaves_the_one_inside_it_banned(wire: Wire) -> None:
     """Each ban has its own end, also where one lies inside another."""
     wire.rule(EXIM)
-    soon = int(time.time()) + 2
-    inside = {"203.0.113.64/28": FOREVER, "203.0.113.0/25": soon, "203.0.113.200/29": soon, "203.0.113.128/25": FOREVER}
-    wire.apply(Plan(add={"mc-exim-1d": inside}))
+    endless = dict.fromkeys(("203.0.113.64/28", "203.0.113.128/25"), FOREVER)
     sources = ("203.0.113.20", "203.0.113.70", "203.0.113.201")
-    assert [wire.connect(source, 25) for source in sources] == ["refused"] * 3
-    time.sleep(3)
+
+    def banned_until(end: int) -> list[str]:
+        wire.apply(Plan(add={"mc-exim-1d": {**endless, "203.0.113.200/29": end, "203.0.113.0/25": end}}))
+        return [wire.connect(source, 25) for source in sources]
+
+    assert before_its_end(banned_until) == ["refused"] * 3
+    until(lambda: wire.connect(sources[0], 25) == "accepted", "the end")
     assert [wire.connect(source, 25) for source in sources] == ["accepted", "refused", "refused"]
 
 

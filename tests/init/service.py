@@ -8,30 +8,20 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 from mcban.shipped import shipped
 from mcban.store import schema
 from mcban.store.database import Database
 from tests.netns import Host
+from tests.patience import PATIENCE
 
 MCBAN = str(Path(sys.executable).with_name("mcban"))
 SCRIPT = shipped("init.d") / "mcban"
 UNIT = shipped("etc") / "systemd/mcban.service"
-PATIENCE = 30.0
 BANNED = "203.0.113.9"
-
-
-def until(happened: Callable[[], Any], what: str) -> Any:
-    """What `happened` gives once it is true; fails when that takes too long."""
-    end = time.monotonic() + PATIENCE
-    while not (result := happened()):
-        assert time.monotonic() < end, f"not within {PATIENCE} seconds: {what}"
-        time.sleep(0.02)
-    return result
 
 
 class Service:
@@ -83,7 +73,13 @@ class Service:
         """Run something where the engine is."""
         with self.host.entered() if self.host else nullcontext():
             return subprocess.run(
-                command, env=self.env | env, capture_output=True, text=True, check=False, timeout=120, cwd=self.folder
+                command,
+                env=self.env | env,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=PATIENCE,
+                cwd=self.folder,
             )
 
     def start(self) -> int:

@@ -17,7 +17,8 @@ import pytest
 from mcban.daemon.signals import KEEP
 from mcban.errors import ConfigError, NoPermissionError
 from tests.init.conftest import require
-from tests.init.service import BANNED, MCBAN, UNIT, Service, until
+from tests.init.service import BANNED, MCBAN, UNIT, Service
+from tests.patience import PATIENCE, until
 
 CAPABILITIES = ("CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_DAC_READ_SEARCH")
 
@@ -109,14 +110,14 @@ def test_ready_means_in_force(gateway: Service, abstract: bool) -> None:
         manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     with manager:
         manager.bind("\0" + name if abstract else name)
-        manager.settimeout(30)
+        manager.settimeout(PATIENCE)
         with engine(gateway, NOTIFY_SOCKET="@" + name if abstract else name) as process:
             assert manager.recv(100) == b"READY=1"
             assert gateway.holds()
             assert gateway.mcban("status").returncode == 0
             process.terminate()
             assert manager.recv(100) == b"STOPPING=1"
-            assert process.wait(30) == 0
+            assert process.wait(PATIENCE) == 0
         manager.setblocking(False)
         with pytest.raises(BlockingIOError):
             manager.recv(100)
@@ -131,7 +132,7 @@ def test_no_word_of_readiness_when_it_fails(gateway: Service) -> None:
         manager.bind(name)
         manager.setblocking(False)
         with engine(gateway, NOTIFY_SOCKET=name) as process:
-            assert process.wait(30) == ConfigError.exit_status
+            assert process.wait(PATIENCE) == ConfigError.exit_status
         with pytest.raises(BlockingIOError):
             manager.recv(100)
 
@@ -169,13 +170,13 @@ def test_capabilities_and_file_system_of_the_unit_suffice(gateway: Service, vari
     gateway.env["PATH"] = f"{programs}:{gateway.env['PATH']}:/usr/sbin:/sbin"
     write_as_somebody_else(gateway)
     with engine(gateway, *sandbox(gateway, CAPABILITIES)) as process:
-        until(lambda: gateway.holds() or process.poll() is not None, "the ban")
-        assert gateway.holds(jail="mc-exim-1y"), gateway.said()
+        until(lambda: gateway.holds(jail="mc-exim-1y") or process.poll() is not None, "the highest tier")
+        assert gateway.holds() and gateway.holds(jail="mc-exim-1y"), gateway.said()
         assert any("-j mcban" in line for line in gateway.kernel())
         process.send_signal(signal.SIGHUP)
         until(lambda: "reloaded" in gateway.said(), "the reload")
         process.terminate()
-        assert process.wait(30) == 0, gateway.said()
+        assert process.wait(PATIENCE) == 0, gateway.said()
     assert "ERROR" not in gateway.said()
     assert not [line for line in gateway.kernel() if "mc" in line]
 
@@ -190,5 +191,5 @@ def test_each_capability_of_the_unit_is_needed(gateway: Service, lacking: str) -
             until(lambda: f"{gateway.mail_log}: unreadable" in gateway.said(), "a word about the log")
             assert not gateway.holds()
         else:
-            assert process.wait(30) == NoPermissionError.exit_status
+            assert process.wait(PATIENCE) == NoPermissionError.exit_status
             assert lacking in gateway.said()

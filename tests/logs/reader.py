@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from mcban.logs import Block, Follower, Position
+from tests.patience import PATIENCE
 
 
 class Reader:
     """Keeps lines and positions of committed blocks only; `kill` forgets the rest and starts a new follower."""
 
-    def __init__(self, patterns: Sequence[str], *, block_size: int = 1 << 20, grace: float = 300.0) -> None:
-        self.patterns, self.block_size, self.grace = patterns, block_size, grace
+    def __init__(self, patterns: Sequence[str], *, block_size: int = 1 << 20, **options: Any) -> None:
+        self.patterns, self.block_size, self.options = patterns, block_size, options
         self.lines: Counter[bytes] = Counter()
         self.paths: set[str] = set()
         self.rows: dict[tuple[str, int, int], Position] = {}
@@ -22,7 +24,7 @@ class Reader:
         self.start()
 
     def start(self) -> None:
-        self.follower = Follower(self.patterns, self.rows.values(), block_size=self.block_size, grace=self.grace)
+        self.follower = Follower(self.patterns, self.rows.values(), block_size=self.block_size, **self.options)
 
     def stop(self) -> None:
         self.uncommitted.clear()
@@ -59,7 +61,7 @@ class Reader:
         self.commit()
         return list(self.lines)
 
-    def drain_until(self, lines: int, seconds: float = 60.0) -> None:
+    def drain_until(self, lines: int, seconds: float = PATIENCE) -> None:
         """Read and commit until so many different lines have come, or the time is over."""
         end = time.monotonic() + seconds
         while len(self.lines) < lines and time.monotonic() < end:

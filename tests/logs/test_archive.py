@@ -25,6 +25,7 @@ from mcban.logs import Follower, LogState
 from mcban.logs.archive import find_archives, read_archive, read_file
 from mcban.logs.logfile import HEAD_LENGTH, LONGEST_LINE, hash_head
 from mcban.logs.model import Position
+from tests.patience import PATIENCE
 
 try:
     from compression import zstd
@@ -278,7 +279,7 @@ def test_archives_are_not_followed(tmp_path: Path) -> None:
         assert "run --once" in states[str(archive)].reason
         archive.unlink()
         archive.write_bytes(b"two\n")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         got = b""
         while not got and time.monotonic() < deadline:
             block = follower.read()

@@ -20,8 +20,8 @@ import pytest
 from mcban.core.model import Position
 from mcban.logs import Block, LogReader, LogState, LogStatus
 from mcban.logs.journal import Journals
-from tests.e2e.node import until
 from tests.journald import Journald, require_journald, running_journald
+from tests.patience import PATIENCE, until
 
 
 @pytest.fixture
@@ -511,7 +511,11 @@ def test_the_machines_own_journal_is_found(journald: Journald) -> None:
     )
     names = ["systemd-journal SYSLOG_IDENTIFIER=app", 'systemd-journal[namespace="none"] SYSLOG_IDENTIFIER=app']
     shown = subprocess.run(
-        journald.inside(sys.executable, "-c", program, *names), check=True, capture_output=True, text=True, timeout=60
+        journald.inside(sys.executable, "-c", program, *names),
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     ).stdout
     lines, status, absent = json.loads(shown)
     assert lines == 2

@@ -19,6 +19,7 @@ from mcban.store.addresses import AddressRecord
 from mcban.store.database import Database
 from tests.cli.terminal import Terminal
 from tests.netns import require_netns
+from tests.patience import PATIENCE
 
 IP = "203.0.113.7"
 WRITERS = 8
@@ -57,7 +58,7 @@ def test_commands_an_engine_a_slow_reader_and_a_killed_writer_get_along(terminal
         ]
         time.sleep(0.5)
         killed.kill()
-        said_by_all = [command.communicate(timeout=120)[0] for command in commands]
+        said_by_all = [command.communicate(timeout=PATIENCE)[0] for command in commands]
         assert [command.returncode for command in commands] == [0] * WRITERS, said_by_all
         banned = terminal.json("banned")
         assert len(banned) == len({ban["ip"] for ban in banned}) == 200
@@ -68,7 +69,7 @@ def test_commands_an_engine_a_slow_reader_and_a_killed_writer_get_along(terminal
         killed.kill()
         killed.wait()
         engine.send_signal(signal.SIGTERM)
-        engine.wait(60)
+        engine.wait(PATIENCE)
     assert "locked" not in log.read_text() + "".join(said_by_all)
     assert "Traceback" not in log.read_text()
 
@@ -81,7 +82,7 @@ _HALF_WRITTEN = textwrap.dedent(
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("DELETE FROM fail2ban_jail")
     print("holds the lock", flush=True)
-    time.sleep(60)
+    time.sleep(600)
     """
 )
 
@@ -158,7 +159,7 @@ def on_a_small_disk(terminal: Terminal, template: Path, script: str) -> subproce
     disk.mkdir()
     command = ["unshare", "-m", "sh", "-c", _ON_A_DISK, "sh", str(disk), str(template), "sh", "-c", script, "sh"]
     return subprocess.run(
-        [*command, str(disk), MCBAN], env=terminal.env, capture_output=True, text=True, check=False, timeout=120
+        [*command, str(disk), MCBAN], env=terminal.env, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
 
 

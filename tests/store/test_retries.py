@@ -15,6 +15,7 @@ from mcban.errors import DatabaseError
 from mcban.store import schema, servers
 from mcban.store.database import Database, Transaction, UnsureError
 from tests.mariadb import Server, private_server, sql
+from tests.patience import PATIENCE, until
 from tests.postgres import PostgreSQL
 from tests.proxy import proxy
 
@@ -35,6 +36,7 @@ def by_hand(database: Database, statement: str) -> None:
 def test_a_connection_that_is_killed_in_the_middle_is_made_again(any_database: str) -> None:
     """Nothing of the first try stays, and the second is whole."""
     database = Database(any_database)
+    database.patience = PATIENCE
     kind = database.engine.dialect.name
     tries = []
 
@@ -68,7 +70,7 @@ def test_a_lock_that_somebody_keeps_is_waited_for_and_then_said(
         other.execute(text("UPDATE mcban_turn SET taken = taken"))
         with pytest.raises(DatabaseError, match="another transaction kept it locked"):
             database.write(lambda t: t.hits.add_totals({"g": 1}))
-        monkeypatch.setattr("mcban.store.database.PATIENCE", 30.0)
+        monkeypatch.setattr("mcban.store.database.PATIENCE", PATIENCE)
         leaving = threading.Timer(1.2, other.rollback)
         leaving.start()
         database.write(lambda t: t.hits.add_totals({"g": 1}))
@@ -76,6 +78,21 @@ def test_a_lock_that_somebody_keeps_is_waited_for_and_then_said(
     engine.dispose()
     assert database.read(lambda t: t.hits.totals()) == {"g": 1}
     database.dispose()
+
+
+WAITING = {
+    "mysql": "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+    "postgresql": "SELECT COUNT(*) FROM pg_locks WHERE NOT granted",
+}
+
+
+def waiting(database: Database) -> bool:
+    """Whether somebody waits for a lock."""
+    engine = create_engine(database.engine.url)
+    with engine.connect() as connection:
+        count: int = connection.execute(text(WAITING[database.engine.dialect.name])).scalar_one()
+    engine.dispose()
+    return count > 0
 
 
 @SERVERS
@@ -95,13 +112,14 @@ def test_transactions_that_lock_each_other_out_are_done_again(any_database: str)
             heavy = threading.Thread(target=lambda: (other.execute(text(crossing)), other.commit()))
             heavy.start()
             threads.append(heavy)
-            # PostgreSQL looks for deadlocks after a second, and undoes whoever looks first.
-            heavy.join(1.5)
+            until(lambda: waiting(database), "its waiting")
         transaction.hits.add_totals({"b": 1})
 
     threads: list[threading.Thread] = []
     with engine.connect() as other:
-        # MariaDB undoes the one that changed less.
+        # MariaDB undoes the one that changed less, PostgreSQL whoever looks first.
+        if database.engine.dialect.name == "postgresql":
+            other.execute(text("SET deadlock_timeout = '1h'"))
         other.execute(text("UPDATE fail2ban_jail SET maxretry = maxretry + 1"))
         try:
             database.write(work)
@@ -141,7 +159,7 @@ def it_is_full(small: Path) -> None:
         database.patience = 0.0
         with pytest.raises(DatabaseError, match="Too many connections"):
             database.read(lambda t: t.jails.all())
-        database.patience = 30.0
+        database.patience = PATIENCE
         leaving = threading.Timer(0.5, crowd_leaves, (small,))
         leaving.start()
         assert len(database.read(lambda t: t.jails.all())) == 15
@@ -164,7 +182,7 @@ def it_takes_no_writes(small: Path) -> None:
         with pytest.raises(DatabaseError, match="takes no writes, being a replica or set read-only"):
             database.write(lambda t: t.hits.add_totals({"g": 1}))
         assert len(database.read(lambda t: t.jails.all())) == 15
-        database.patience = 30.0
+        database.patience = PATIENCE
         leaving = threading.Timer(0.5, sql, (small, "SET GLOBAL read_only = 0"))
         leaving.start()
         database.write(lambda t: t.hits.add_totals({"g": 1}))
