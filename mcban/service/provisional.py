@@ -26,8 +26,13 @@ MOST = 20_000
 were quiet for longest begin anew."""
 
 
+ENDED = 1_000
+"""Bans among those of the outage that may have ended; from twice as many bans on as ran last, they are forgotten."""
+
+
 class Provisional:
-    """The judgement of hits by what is `known`. `bans` has by jail the entries that were put into the kernel."""
+    """The judgement of hits by what is `known`. `bans` has by jail the entries that were put into the kernel, with
+    their ends; those that ended are forgotten by and by."""
 
     def __init__(self, context: Context, known: Known) -> None:
         self._context, self._known = context, known
@@ -36,6 +41,7 @@ class Provisional:
         self._protected: dict[str, str] = {}
         self._world = known.world
         self.bans: dict[str, dict[str, int]] = {}
+        self._most = ENDED
 
     def learn(self, hits: Iterable[Hit]) -> None:
         """Take in what SQL has counted: what followed from that, followed."""
@@ -55,7 +61,18 @@ class Provisional:
         for jail, gone in outcome.plan.remove.items():  # what is not to be banned here after all
             for entry in gone:
                 self.bans[jail].pop(entry, None)
+        self._forget_ended()
         return outcome
+
+    def _forget_ended(self) -> None:
+        """What it costs is in proportion to the bans that came since the last time."""
+        if sum(map(len, self.bans.values())) < self._most:
+            return
+        now = self._context.now
+        for ends in self.bans.values():
+            for entry in [entry for entry, end in ends.items() if end <= now]:
+                del ends[entry]
+        self._most = max(ENDED, 2 * sum(map(len, self.bans.values())))
 
     def known(self) -> Known:
         """All that the kernel should hold by now."""

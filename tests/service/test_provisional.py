@@ -80,3 +80,16 @@ def test_what_the_kernel_should_hold_is_what_is_known_and_what_came_since(contex
     judgement.enforce(judgement.take(hits(5, "203.0.113.8")))
     assert judgement.known().bans["mc-exim-1d"].keys() == {IP, "203.0.113.8"}
     assert known.bans["mc-exim-1d"].keys() == {IP}
+
+
+def test_bans_that_ended_are_forgotten_however_long_it_takes(context: Context, machine: Machine) -> None:
+    """An outage of weeks holds the bans that run, and of those that ended a bounded number."""
+    judgement = Provisional(context, ask(context))
+    for day in range(40):
+        machine.now = NOON + day * 86_400
+        attackers = [f"10.0.{day}.{n}" for n in range(100)]
+        failures = [Hit(context.now, ip, "mc-exim") for ip in attackers for _ in range(5)]
+        judgement.enforce(judgement.take(failures))
+        assert judgement.bans["mc-exim-1d"].keys() >= set(attackers)
+    assert sum(map(len, judgement.bans.values())) <= provisional.ENDED + 100
+    assert set(attackers) <= judgement.known().bans["mc-exim-1d"].keys()
