@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LookupTimeoutError
-from pathlib import Path
 
 from mcban.config import Config
 from mcban.core.address import parse_address
 from mcban.core.plan import Actual, Plan
-from mcban.errors import ConfigError, DataError, NoPermissionError, UnavailableError
+from mcban.errors import ConfigError, NoPermissionError, UnavailableError
 from mcban.firewall.base import Firewall, Glance, Refusal, Turnover
 from mcban.service.context import Context, Host
 from mcban.service.world import GATEWAY, LOOPBACK, OWN
@@ -65,46 +64,11 @@ def open_database(context: Context) -> None:
     """Raises ConfigError, DataError, DatabaseError or NoPermissionError unless the database is there with the schema
     needed."""
     # SQLite would make an empty file where there is none: that is for `mcban db upgrade` to do.
-    if not has_file(context):
+    if not context.database.has_file():
         raise ConfigError(f"{context.database.shown_url} does not exist yet: run `mcban db upgrade`")
     schema.require(context.database)
 
 
-def has_file(context: Context) -> bool:
-    """Whether an embedded database's file is there; True for a server. Raises NoPermissionError when it may not be
-    used, DataError when it is something else."""
-    name = context.database.sqlite_file
-    if name is None:
-        return True
-    file = Path(name)
-    try:
-        with file.open("rb") as opened:
-            begins = opened.read(len(_SQLITE_MAGIC))
-    except FileNotFoundError:
-        return False
-    except PermissionError:
-        may = False
-    except OSError as error:
-        raise DataError(f"{file} is no SQLite database: {error.strerror}") from None
-    else:
-        if begins not in {b"", _SQLITE_MAGIC}:
-            raise DataError(f"{file} is no SQLite database: move it away, or name another one by database.url")
-        may = os.access(file, os.W_OK) and os.access(file.parent, os.W_OK | os.X_OK)
-    if not may and _is_read_only(file):
-        raise UnavailableError(f"{file} is on a read-only file system: the kernel's log may say why it became so")
-    if not may:
-        raise NoPermissionError(f"no permission to write {file} and its folder: run as root, or as its owner")
-    return True
-
-
-def _is_read_only(file: Path) -> bool:
-    try:
-        return bool(os.statvfs(file).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False
-
-
-_SQLITE_MAGIC = b"SQLite format 3\0"
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 

@@ -8,7 +8,7 @@ from mcban.cli.output import Noun, context_of, emit, finish, json_option
 from mcban.errors import printable
 from mcban.service.bans import Report
 from mcban.store import schema
-from mcban.wiring import has_file, open_database, open_state
+from mcban.wiring import open_database, open_state
 
 
 @click.group(cls=Noun)
@@ -23,7 +23,7 @@ def upgrade(ctx: click.Context) -> None:
     context = context_of(ctx, database=False)
     if context.database.sqlite_file is not None and not context.config.database_url:
         open_state(context)
-    has_file(context)
+    context.database.has_file()
     before, after = schema.upgrade(context.database)
     shown = context.database.shown_url
     click.echo(f"{shown} has schema {after} already" if before == after else f"{shown} brought to schema {after}")
@@ -51,7 +51,7 @@ def adopt(ctx: click.Context, source: str | None, only_check: bool) -> int:
     copies = bool(source) and not only_check
     if copies and context.database.sqlite_file is not None and not context.config.database_url:
         open_state(context)
-    has_file(context)
+    context.database.has_file()
     if source:
         adopted = adoption.adopt_from(context, source, check=only_check)
     else:

@@ -16,11 +16,10 @@ from mcban.errors import DataError, NoPermissionError
 from mcban.logs.codec import LONGEST_MAGIC, NoLibraryError, codec_of
 from mcban.logs.journal_name import JOURNAL
 from mcban.logs.logfile import ABSENT, HEAD_LENGTH, LONGEST_LINE, hash_head, matches_head, open_regular, reason_of
-from mcban.logs.model import Block, Position
+from mcban.logs.model import BLOCK_SIZE, Block, Position
 from mcban.logs.paths import is_glob, is_packed, rotated_from
 from mcban.logs.rotation import begin_alike, survey
 
-BLOCK_SIZE = 1 << 20
 _STANDARD_INPUT = "standard input"
 _RAW_SIZE = 64 << 10
 

@@ -12,12 +12,10 @@ from glob import glob
 from types import TracebackType
 
 from mcban.logs.log import GRACE, Log
-from mcban.logs.model import Block, LogState, LogStatus, Position
+from mcban.logs.model import BLOCK_SIZE, Block, LogState, LogStatus, Position
 from mcban.logs.paths import expand, fixed_directory, is_glob
 from mcban.logs.watch import Watch
 
-BLOCK_SIZE = 1 << 18
-"""Bytes. Larger ones cost more: the allocator maps each anew, and they do not stay in the processor's cache."""
 POLL = 1.0
 """Seconds between two looks at everything, for events that never come."""
 

@@ -9,6 +9,10 @@ from mcban.core.model import Position
 
 __all__ = ["Block", "LogState", "LogStatus", "Position"]
 
+BLOCK_SIZE = 1 << 18
+"""Bytes read at once. More cost more: the allocator maps each block anew, and it does not stay in the processor's
+cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mcban.core import ladder
 from mcban.core.duration import FOREVER_DURATION
@@ -36,7 +35,7 @@ def adopt(context: Context, *, check: bool = False) -> Adopted:
     NoPermissionError, RefusedError when it cannot be done: then the tables are as they were.
     """
     database = context.database
-    _require_file(database)
+    _require_file(database, writable=True)
     now = store.standing(database)
     if now in {Standing.OURS, Standing.ADOPTED}:
         schema.require(database)
@@ -61,14 +60,14 @@ def adopt_from(context: Context, url: str, *, check: bool = False) -> Adopted:
     there already is left as it is, so that it can be done again for what has come since. Raises as `adopt` does."""
     source = Database(Access((url,), named="--from"))
     try:
-        _require_file(source)
+        _require_file(source, writable=False)
         if store.standing(source) in {Standing.OURS, Standing.ADOPTED, Standing.COPIED}:
             raise UsageError(f"{source.shown_url} is mcban's own: name it in the settings, as database.url, to use it")
         works = _Adoption(context, "fail2ban_ips there")
         heritage = works.inherit(store.look(source))
     finally:
         source.dispose()
-    if _has_file(context.database) and schema.current(context.database) is not None:
+    if context.database.has_file() and schema.current(context.database) is not None:
         schema.require(context.database)
         merge = context.database.read if check else context.database.write
         return works.report(merge(lambda t: _merge(t, heritage, check=check)), check=check)
@@ -77,13 +76,9 @@ def adopt_from(context: Context, url: str, *, check: bool = False) -> Adopted:
     return works.report((), check=check)
 
 
-def _has_file(database: Database) -> bool:
-    """Whether an embedded database's file is there: to look for it in SQL would make an empty one."""
-    return database.sqlite_file is None or Path(database.sqlite_file).exists()
-
-
-def _require_file(database: Database) -> None:
-    if not _has_file(database):
+def _require_file(database: Database, *, writable: bool) -> None:
+    # To look for it in SQL would make an empty one.
+    if not database.has_file(writable=writable):
         raise ConfigError(f"{database.shown_url} does not exist: is it the right one?")
 
 

@@ -11,6 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 from mcban.config import parse_allowed
 from mcban.core.address import covers, pack, parse_network, to_network
@@ -29,6 +31,8 @@ from mcban.store.addresses import AddressRecord
 from mcban.store.database import Transaction
 from mcban.store.events import Event
 from mcban.store.fail2ban import UNKNOWN, Fail2banBan
+
+T = TypeVar("T")
 
 BLOCK = 10_000
 """Rows in one transaction."""
@@ -191,14 +195,10 @@ def _counters(tally: _Tally) -> tuple[Counter[str], ...]:
     return tally.banned, tally.renewed, tally.already, tally.counted
 
 
-def _blocks(offers: Iterable[Offer]) -> Iterator[list[Offer]]:
-    block: list[Offer] = []
-    for offer in offers:
-        block.append(offer)
-        if len(block) == BLOCK:
-            yield block
-            block = []
-    if block:
+def _blocks(some: Iterable[T]) -> Iterator[list[T]]:
+    """What is written together."""
+    rest = iter(some)
+    while block := list(islice(rest, BLOCK)):
         yield block
 
 
@@ -286,7 +286,7 @@ def import_allowed(context: Context, name: str | None, entries: Collection[str])
     context.firewall.read(())
     scope = name or EVERYWHERE
     new = lifted = 0
-    for block in _slices(list(entries)):
+    for block in _blocks(entries):
 
         def work(transaction: Transaction, block: Sequence[str] = block) -> tuple[int, int]:
             world = load_world(context, transaction)
@@ -315,11 +315,6 @@ def import_allowed(context: Context, name: str | None, entries: Collection[str])
     said += [f"{len(entries) - new} allowed {where} already"] * (len(entries) > new)
     said += [f"{lifted} {'ban' if lifted == 1 else 'bans'} lifted"] * bool(lifted)
     return Report(tuple(said))
-
-
-def _slices(entries: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(entries), BLOCK):
-        yield entries[start : start + BLOCK]
 
 
 def _capped(lines: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine, update
@@ -16,7 +17,7 @@ from mcban.store.access import Access, host_of, shown, unusable_option
 from mcban.store.addresses import AddressTable
 from mcban.store.changes import ChangeTable
 from mcban.store.clock import ServerClock
-from mcban.store.embedded import Embedded
+from mcban.store.embedded import Embedded, is_there
 from mcban.store.events import EventTable
 from mcban.store.faults import PASSING, Kind, kind_of, no_text, translated
 from mcban.store.hits import HitTable
@@ -119,6 +120,12 @@ class Database:
     def sqlite_file(self) -> str | None:
         """The file of an embedded database, None for a server."""
         return self._place.url.database if isinstance(self._place, Embedded) else None
+
+    def has_file(self, *, writable: bool = True) -> bool:
+        """Whether an embedded database's file is there; True for a server. Raises NoPermissionError or
+        UnavailableError when it may not be used, DataError when it is something else."""
+        file = self.sqlite_file
+        return file is None or is_there(Path(file), writable=writable)
 
     @property
     def servers(self) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
-from mcban.errors import ConfigError, DatabaseError
+from mcban.errors import ConfigError, DatabaseError, DataError, NoPermissionError, UnavailableError
 
+_MAGIC = b"SQLite format 3\0"
 LOCK_WAIT = 30
 """Seconds that a SQLite writer waits for another process's transaction."""
 
@@ -87,6 +89,37 @@ class Embedded:
         return DatabaseError(
             f"{self._file} is gone, deleted or moved while in use: put it back, or run `mcban db upgrade` for a new one"
         )
+
+
+def is_there(file: Path, *, writable: bool) -> bool:
+    """Whether there is a database in `file`, or an empty file. Raises NoPermissionError or UnavailableError when it may
+    not be read, or, if that is wanted, not be written; DataError when it is something else."""
+    try:
+        with file.open("rb") as opened:
+            begins = opened.read(len(_MAGIC))
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        may = False
+    except OSError as error:
+        raise DataError(f"{file} is no SQLite database: {error.strerror}") from None
+    else:
+        if begins not in {b"", _MAGIC}:
+            raise DataError(f"{file} is no SQLite database: move it away, or name another one by database.url")
+        may = not writable or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK | os.X_OK))
+    if not may and writable and _is_read_only(file):
+        raise UnavailableError(f"{file} is on a read-only file system: the kernel's log may say why it became so")
+    if not may:
+        what = f"write {file} and its folder" if writable else f"read {file}"
+        raise NoPermissionError(f"no permission to {what}: run as root, or as its owner")
+    return True
+
+
+def _is_read_only(file: Path) -> bool:
+    try:
+        return bool(os.statvfs(file).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _text(raw: bytes) -> str | bytes:
