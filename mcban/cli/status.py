@@ -113,20 +113,27 @@ def _print_database(context: Context, database: dict[str, Any], engine: EngineVi
     click.echo(f"database  {printable(context.database.shown_url, 400)}{several}")
     if several and database["engine_uses"] not in {None, context.database.shown_url}:
         click.echo(f"          the engine uses {printable(database['engine_uses'], 400)}")
-    if database["error"]:
-        click.echo(f"trouble   {printable(database['error'], 400)}")
     said = engine.said.get("database", {}) if engine.running else {}
+    own, theirs = (_of_it(database[key] or "", context.database.shown_url) for key in ("error", "trouble"))
+    if own:
+        click.echo(f"trouble   {own}")
+        if engine.running and not database["away_since"]:
+            click.echo("          the engine has not complained of that so far")
     if database["away_since"]:
         length = about(max(0, context.now - said["away_since"]))
-        click.echo(
-            f"trouble   the engine has been without it for {length}: {printable(database['trouble'] or '', 400)}"
-        )
+        click.echo(f"trouble   the engine has been without it for {length}" + (f": {theirs}" if theirs != own else ""))
+        click.echo("          meanwhile attackers are banned by what is known; their hits are counted when it is back")
     if database["started_from_copy_of"]:
         length = about(max(0, context.now - said["started_from_copy_of"]))
         click.echo(f"trouble   it was started without it: jails and bans are those of {length} ago")
     if database["copy_of"] and (database["error"] or database["away_since"]):
         length = about(age_of(context.config.state_dir, context.now) or 0)
         click.echo(f"copy      what is known without it is as of {length} ago")
+
+
+def _of_it(trouble: str, url: str) -> str:
+    """A trouble with the database, below the line that names it."""
+    return printable(trouble.replace(f"{url} ", "it ", 1) if trouble.startswith(f"{url} ") else trouble, 400)
 
 
 def _jail(line: JailLine, seen: Overview) -> dict[str, Any]:
@@ -183,6 +190,8 @@ def _print(context: Context, engine: EngineView, document: dict[str, Any], seen:
         reason = f" ({printable(str(log['reason']))})" if log["reason"] else ""
         behind = f", {log['lag']} bytes behind" if log["lag"] else ""
         click.echo(f"log       {printable(log['path'])}: {log['state']}{reason}{behind}")
+    if document["database"]["error"]:
+        click.echo("jails     not known without the database")
     if seen.jails:
         click.echo()
         heads = ("JAIL", "HITS", "WITHIN", "BAN", "PORTS", "BANS NOW", "BANS EVER", "HITS SEEN", "")

@@ -211,6 +211,11 @@ class Bridge:
 
     # What it says
 
+    @property
+    def trouble(self) -> str:
+        """Why SQL is away, an empty text while it is there."""
+        return self.outage.error if self.outage else ""
+
     def status(self) -> dict[str, Any]:
         """For `mcban status`: times in seconds since the epoch."""
         config, outage = self._context.config, self.outage
@@ -218,7 +223,7 @@ class Bridge:
         return {
             "url": self._context.database.shown_url,
             "away_since": outage.since if outage else None,
-            "trouble": outage.error if outage else "",
+            "trouble": self.trouble,
             "started_from_copy_of": self._copied.as_of if self._copied else None,
             "copy_of": None if age is None else self._context.now - age,
         }

@@ -296,6 +296,7 @@ class Engine:
         if lookout is not None and lookout.watching and self._bridge.outage is None:
             self._bridge.over()  # an answer took long, and came
             self._enforcement.doubt()
+            self._publish()
         if self._bridge.catching_up(more=busy):
             return {"sync", "look", "purge"}
         return set()

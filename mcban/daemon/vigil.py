@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mcban.core.duration import about
-from mcban.daemon.bridge import Bridge
+from mcban.daemon.bridge import Bridge, Outage
 from mcban.daemon.enforcement import Enforcement
 from mcban.daemon.reading import Reading
 from mcban.daemon.signals import Signals
@@ -17,8 +17,9 @@ from mcban.service.context import Context
 
 SLICE = 0.25
 """Seconds of looking out after which what else is due gets its turn."""
-SLOW = 5.0
-"""Seconds without an answer from the database after which that is told."""
+SLOW = 12.0
+"""Seconds without an answer from the database after which that is told. Who waits for a lock is told so by then, which
+says more; and no attacker gains by it."""
 GLANCE = 0.1
 """Seconds between two looks while the database is away."""
 LAST_WORD = 2.0
@@ -40,6 +41,7 @@ class Vigil:
         self._context, self._bridge, self._enforcement = context, bridge, enforcement
         self._guarded, self._publish = guarded, publish
         self._restore_at = 0.0
+        self._told: tuple[Outage | None, str] = None, ""
         self.reading: Reading | None = None
         self.signals: Signals | None = None
 
@@ -70,8 +72,14 @@ class Vigil:
         if time.monotonic() >= self._restore_at:
             self._restore_at = time.monotonic() + self._context.config.sync_interval
             self._guarded(self._restore)
-            self._publish()
+            self._tell()
+        elif self._told != (self._bridge.outage, self._bridge.trouble):
+            self._tell()  # whoever asks for the status wants to know now
         return more
+
+    def _tell(self) -> None:
+        self._told = self._bridge.outage, self._bridge.trouble
+        self._publish()
 
     def look_out(self) -> bool:
         """Read ahead and put attackers out, by what is known; whether there may be more to be read. Raises what the

@@ -19,6 +19,8 @@ class Kind(Enum):
     transaction and wants it again."""
     LOST = auto()
     """The connection ended, or the server is going or coming."""
+    CROWDED = auto()
+    """It has as many connections as it takes, or as it takes of this user."""
     UNREADY = auto()
     """A Galera node that has no cluster."""
     READ_ONLY = auto()
@@ -36,24 +38,28 @@ class Kind(Enum):
     OTHER = auto()
 
 
-PASSING = {Kind.LOST, Kind.UNREADY, Kind.READ_ONLY}
+PASSING = {Kind.LOST, Kind.CROWDED, Kind.UNREADY, Kind.READ_ONLY}
 """What another try, or another node of the cluster, may find over."""
 
 _MYSQL = {
     1020: Kind.AGAIN,  # the row changed since the transaction's snapshot: newer releases, clusters
     1205: Kind.AGAIN,
     1213: Kind.AGAIN,
-    1040: Kind.LOST,  # too many connections
+    1412: Kind.AGAIN,  # somebody changed the table since the transaction's snapshot: an upgrade
+    1040: Kind.CROWDED,
+    1203: Kind.CROWDED,  # of this user, by max_user_connections
+    1226: Kind.CROWDED,  # of this user, by his account's limits
     1053: Kind.LOST,  # shutting down
-    1203: Kind.LOST,  # too many connections of this user
     1927: Kind.LOST,  # killed
     2006: Kind.LOST,
     2013: Kind.LOST,
     2055: Kind.LOST,
     1047: Kind.UNREADY,
     1180: Kind.UNREADY,  # its COMMIT found no cluster
+    1036: Kind.READ_ONLY,  # by innodb_read_only
     1290: Kind.READ_ONLY,
-    1836: Kind.READ_ONLY,
+    1792: Kind.READ_ONLY,  # by transaction_read_only
+    1836: Kind.READ_ONLY,  # by innodb_force_recovery
     2002: Kind.UNREACHED,
     2003: Kind.UNREACHED,
     2026: Kind.NO_TLS,
@@ -77,7 +83,7 @@ _POSTGRESQL = {
     "55P03": Kind.AGAIN,  # waited for a lock for longer than lock_timeout
     "08": Kind.LOST,
     "57P": Kind.LOST,  # shutting down, crashed, starting
-    "53300": Kind.LOST,  # too many connections
+    "53300": Kind.CROWDED,
     "25006": Kind.READ_ONLY,
     "28": Kind.REFUSED,
     "42501": Kind.REFUSED,
@@ -131,7 +137,7 @@ def _unconnected_kind(error: BaseException | None) -> Kind:
     """libpq gives no number for a connection that was not made: how far it came tells what it was."""
     connection = getattr(error, "pgconn", None)
     if connection is None:
-        return Kind.OTHER
+        return Kind.UNREACHED if type(error).__name__ == "ConnectionTimeout" else Kind.OTHER
     said = bytes(connection.error_message)
     if b"SSL" in said or b"certificate" in said:
         return Kind.NO_TLS
@@ -161,8 +167,11 @@ def translated(error: SQLAlchemyError, shown: str, file: str | None) -> McbanErr
 
 _SENTENCES = {
     Kind.NO_FILE: "{} cannot be opened: does the folder exist, and may you write there?",
+    Kind.UNREACHED: "{} cannot be used: nobody answers there ({}): does the server run, and is the way to it open?",
+    Kind.LOST: "{} cannot be used: it ended the connection, or lets nobody in ({})",
+    Kind.CROWDED: "{} cannot be used: it has no connection left for us ({}): see who has them all, or allow more",
     Kind.REFUSED: "{} refuses us ({}): check user, password and grants",
-    Kind.AGAIN: "{} cannot be used: another transaction kept it locked ({})",
+    Kind.AGAIN: "{} cannot be used: another transaction kept it locked ({}): a backup, or a client that never commits?",
     Kind.UNREADY: "{} cannot be used: this node is cut off from its Galera cluster ({})",
     Kind.READ_ONLY: "{} cannot be used: it takes no writes, being a replica or set read-only ({})",
     Kind.FULL: "{} cannot be used: its disk is full ({}): make room there",
@@ -182,6 +191,11 @@ def _said(error: SQLAlchemyError) -> str:
     original = error.orig if isinstance(error, DBAPIError) else error
     diagnosis = getattr(original, "diag", None)  # psycopg's: without the statement and an arrow below it
     said = getattr(diagnosis, "message_primary", None) or str(original)
+    if type(original).__module__.startswith("psycopg"):
+        said = next(iter(said.splitlines()), "")  # what libpq adds below is advice, ours is in the sentence
+    arguments: tuple[object, ...] = getattr(original, "args", ())
+    if len(arguments) > 1 and isinstance(arguments[0], int):  # PyMySQL's: number and text
+        said = f"error {arguments[0]}: {arguments[1]}"
     return printable(" ".join(said.split()), 200)
 
 

@@ -118,7 +118,9 @@ def _node(access: Access, url: URL, *, single: bool) -> _Node:
             raise ConfigError("database.tls: PyMySQL made a connection without TLS: install a newer one")
         with connection.cursor() as cursor:
             # TIMESTAMP columns are shown in the session's zone: ours is UTC.
-            cursor.execute(f"SET time_zone = '+00:00', innodb_lock_wait_timeout = {_TURN_WAIT}")
+            # A row's lock and, by a backup or FLUSH TABLES WITH READ LOCK, the whole server's: that would be a day.
+            waits = f"innodb_lock_wait_timeout = {_TURN_WAIT}, lock_wait_timeout = {_TURN_WAIT}"
+            cursor.execute(f"SET time_zone = '+00:00', {waits}")
             if not single:
                 _check_useful(cursor)
 

@@ -112,7 +112,7 @@ class Node:
     def start(self) -> None:
         """Start the engine and wait until it is ready."""
         engine = self.launch()
-        until(lambda: "ready" in self.engine_log or engine.poll() is not None, "readiness")
+        until(lambda: "INFO ready" in self.engine_log or engine.poll() is not None, "readiness")
         assert engine.poll() is None, self.engine_log
 
     def launch(self) -> subprocess.Popen[str]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import tempfile
-import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from mcban.store.addresses import AddressRecord
 from tests.disk import small_disk
 from tests.e2e.node import Node, until
+from tests.e2e.siege import LONG, SHORT, at_peace, attack, soak
 from tests.mariadb import Server, new_database, private_server
 from tests.netns import one_host, require_netns
 from tests.proxy import proxy
@@ -96,87 +93,6 @@ def test_an_engine_starts_from_its_copy_while_the_server_is_away(tmp_path: Path)
             assert (refused.returncode, "is damaged: it is not used" in refused.stderr) == (69, True), refused.stderr
             copy.unlink()
             assert node.process("run").returncode == 69
-        finally:
-            node.end()
-
-
-SHORT = 0.0
-LONG = 60.0
-"""Seconds for which each fault stands after what must come of it has come."""
-soak = [pytest.mark.soak, pytest.mark.timeout(900)]
-lengths = pytest.mark.parametrize("length", [SHORT, pytest.param(LONG, marks=soak)], ids=["short", "minute"])
-
-
-def attack(node: Node, network: str, seconds: float) -> int:
-    """Five failures of an attacker, whom the kernel must hold then, and of a few more while `seconds` pass; how many
-    failures that were."""
-    end, count = time.monotonic() + seconds, 0
-    while count == 0 or time.monotonic() < end:
-        ip = f"{network}.{count % 250 + 1}"
-        node.fail("mc-exim", ip, 5)
-        until(lambda ip=ip: ip in node.entries("mc-exim-1d"), "the ban")
-        count += 1
-        time.sleep(min(0.2, seconds))
-    return 5 * count
-
-
-def at_peace(node: Node, hits: int, fewest: int, most: int) -> None:
-    """All was counted, once, kernel and SQL are equal, and each fault was one line, and one when it was over: so many
-    faults there were."""
-    until(lambda: node.engine_log.count(" over: ") >= max(fewest, node.engine_log.count(" ERROR ")), "the end of it")
-    until(node.all_read, "reading to the end")
-    assert node.database.read(lambda t: t.hits.totals())["mc-exim"] == hits
-    assert {row.count for row in node.database.read(lambda t: t.addresses.in_force(0))} == {1}
-    until(lambda: node.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
-    assert "Traceback" not in node.engine_log and "defect" not in node.engine_log, node.engine_log
-    faults = node.engine_log.count(" ERROR ")
-    assert fewest <= faults == node.engine_log.count(" over: ") <= most, node.engine_log
-
-
-@lengths
-def test_attackers_are_banned_while_the_server_hangs_or_is_cut_off(tmp_path: Path, length: float) -> None:
-    """A server that is stopped in the midst of everything, and one whose port swallows every packet, stop no ban: each
-    is one line, and a state in `status`, unless it was over before one would speak of it; in the end each hit is
-    counted once, and a ban that SQL does not confirm is lifted."""
-    require_netns()
-    (tmp_path / "db").mkdir()
-    with one_host() as host, ExitStack() as stack:
-        with host.entered():
-            options = ("--skip-networking=0", "--bind-address=127.0.0.1", "--port=3306")
-            socket = stack.enter_context(private_server(tmp_path / "db", *options))
-        server = int((tmp_path / "db" / "pid").read_text())
-        direct = new_database(socket, "mcban")
-        node = Node(host, tmp_path / "gate", database_url=direct)
-        try:
-            node.prepare()
-            node.env["MCBAN_DATABASE_URL"] = "mysql+pymysql://root@127.0.0.1:3306/mcban"
-            node.start()
-            hits = attack(node, "203.0.113", 0)
-            os.kill(server, signal.SIGSTOP)
-            try:
-                hits += attack(node, "198.51.100", length)
-                if length:
-                    until(lambda: "has not answered for" in node.engine_log, "one line that says so")
-            finally:
-                os.kill(server, signal.SIGCONT)
-            at_peace(node, hits, 1 if length else 0, 1)  # a slow machine may have had time to speak of it
-            if not length:
-                return
-            for family in ("OUTPUT", "INPUT"):
-                host.run("iptables", "-I", family, "-p", "tcp", "--dport", "3306", "-j", "DROP")
-            allowed = AddressRecord("203.0.113.250", "*", whitelisted=True)  # by another node: this one cannot know
-            node.database.write(lambda t: t.addresses.save([allowed]))
-            node.fail("mc-exim", "203.0.113.250", 5)
-            until(lambda: "203.0.113.250" in node.entries("mc-exim-1d"), "a ban by what is known")
-            hits += attack(node, "192.0.2", length)
-            until(lambda: node.engine_log.count(" ERROR ") == 2, "a second line")
-            state = Path(node.env["MCBAN_STATE_DIR"], "engine.json")
-            until(lambda: json.loads(state.read_text())["database"]["away_since"], "a state to be told")
-            for family in ("OUTPUT", "INPUT"):
-                host.run("iptables", "-D", family, "-p", "tcp", "--dport", "3306", "-j", "DROP")
-            at_peace(node, hits, 2, 2)
-            assert "203.0.113.250" not in node.entries("mc-exim-1d")
-            assert "203.0.113.250 in mc-exim-1d was banned while the database was away" in node.engine_log
         finally:
             node.end()
 

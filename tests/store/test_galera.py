@@ -66,6 +66,7 @@ def test_a_galera_cluster_is_one_database(cluster: Cluster, tmp_path: Path) -> N
     the_schema_is_the_same_everywhere_and_each_table_can_be_certified(cluster, name)
     writers_on_three_nodes_are_one_after_the_other(cluster, name)
     a_node_that_is_cut_off_says_so_and_another_is_used(cluster, name)
+    an_engine_whose_node_has_no_cluster_goes_on_banning(cluster, name, tmp_path)
     a_node_that_dies_is_replaced_by_the_next_and_comes_back(cluster, name)
     an_engine_goes_on_with_another_node(cluster, name, tmp_path)
 
@@ -197,6 +198,34 @@ def a_node_that_is_cut_off_says_so_and_another_is_used(cluster: Cluster, name: s
         database.dispose()
 
 
+def an_engine_whose_node_has_no_cluster_goes_on_banning(cluster: Cluster, name: str, folder: Path) -> None:
+    """It knows no other: one line, a state in `status`, bans in the kernel all the same; each hit is counted once."""
+    alone = cluster.nodes[1]
+    gate = Gate(alone.host, folder / "alone", "ipset", alone.url(name))
+    try:
+        gate.prepare()
+        gate.start()
+        gate.fail("mc-exim", "203.0.113.1", 5)
+        with_patience(lambda: "203.0.113.1" in gate.entries("mc-exim-1d"))
+        alone.cut_off()
+        try:
+            gate.fail("mc-exim", "203.0.113.2", 5)
+            with_patience(lambda: "cut off from its Galera cluster" in gate.mcban("status"), 60)
+            gate.fail("mc-exim", "203.0.113.3", 5)
+            with_patience(lambda: {"203.0.113.2", "203.0.113.3"} <= gate.entries("mc-exim-1d"), 60)
+            assert "the engine has been without it for" in gate.mcban("status")
+        finally:
+            alone.cut_off(cut=False)
+        with_patience(lambda: " over: " in gate.engine_log and gate.all_read(), 60)
+        assert gate.database.read(lambda t: t.hits.totals())["mc-exim"] == 15
+        with_patience(lambda: gate.process("sync", "--check").returncode == 0)
+        assert gate.engine_log.count(" ERROR ") == gate.engine_log.count(" over: ") == 1, gate.engine_log
+        assert "Traceback" not in gate.engine_log
+        assert gate.stop() == 0  # the next engine has its name
+    finally:
+        gate.end()
+
+
 def complaint(database: Database) -> str:
     """What stops a writer now."""
     try:
@@ -248,7 +277,7 @@ def an_engine_goes_on_with_another_node(cluster: Cluster, name: str, folder: Pat
         gate.fail("mc-exim", "198.51.100.2", 5)
         until(lambda: ("198.51.100.2", "mc-exim-1d") in gate.banned())
         gate.settled()
-        assert gate.database.read(lambda t: t.hits.totals())["mc-exim"] == 10
+        assert gate.database.read(lambda t: t.hits.totals())["mc-exim"] == 15 + 10
         status = gate.json("status")["database"]
         assert f"/{other.folder.name}/" in unquote(status["engine_uses"])
         assert len(status["nodes"]) == 2 and status["error"] is None
