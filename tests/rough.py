@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -24,17 +24,9 @@ from sqlalchemy.exc import DBAPIError
 
 from tests import mariadb, postgres
 from tests.netns import Host
+from tests.patience import PATIENCE, until
 
-LIMIT = 60.0
 HOLD_TURN = "UPDATE mcban_turn SET taken = taken"
-
-
-def wait_for(happened: Callable[[], object], what: str) -> None:
-    """Until it happened; fails when that takes too long."""
-    end = time.monotonic() + LIMIT
-    while not happened():
-        assert time.monotonic() < end, f"{what} did not happen within {LIMIT} seconds"
-        time.sleep(0.02)
 
 
 class RoughServer(ABC):
@@ -105,7 +97,7 @@ class RoughServer(ABC):
         """`kill -9`; then the server is started again on what it left."""
         processes = self.processes()
         send(signal.SIGKILL, processes)
-        wait_for(lambda: not any(is_alive(number) for number in processes), "the end of the server")
+        until(lambda: not any(is_alive(number) for number in processes), "the end of the server")
         self._stack.close()
         yield
         self.start()
@@ -116,7 +108,7 @@ class RoughServer(ABC):
         with ExitStack() as holding:
             holding.enter_context(self.turn_held())
             admin = holding.enter_context(self.admin())
-            wait_for(lambda: self.waiting(admin), "a writer that waits")
+            until(lambda: self.waiting(admin), "a writer that waits")
             self._stack.close()
             with suppress(Exception):  # those connections are ended, too
                 holding.close()
@@ -137,7 +129,7 @@ class RoughServer(ABC):
     def deadlock(self) -> None:
         """A transaction of `plain` is undone, since it and another wait for each other."""
         with self.admin() as admin:
-            before, end = self.deadlocks(admin), time.monotonic() + LIMIT
+            before, end = self.deadlocks(admin), time.monotonic() + PATIENCE
             while self.deadlocks(admin) == before:
                 assert time.monotonic() < end, "nobody was undone"
                 self._cross(admin)
@@ -150,7 +142,7 @@ class RoughServer(ABC):
             with engine.connect() as other, suppress(DBAPIError):
                 self.be_spared(other)
                 other.execute(text("SELECT * FROM mcban_position FOR UPDATE"))
-                wait_for(lambda: self.waiting(admin), "a writer that waits")
+                until(lambda: self.waiting(admin), "a writer that waits")
                 other.execute(text(HOLD_TURN))
         finally:
             engine.dispose()

@@ -206,19 +206,19 @@ def an_engine_whose_node_has_no_cluster_goes_on_banning(cluster: Cluster, name: 
         gate.prepare()
         gate.start()
         gate.fail("mc-exim", "203.0.113.1", 5)
-        with_patience(lambda: "203.0.113.1" in gate.entries("mc-exim-1d"))
+        until(lambda: "203.0.113.1" in gate.entries("mc-exim-1d"), "a ban")
         alone.cut_off()
         try:
             gate.fail("mc-exim", "203.0.113.2", 5)
-            with_patience(lambda: "cut off from its Galera cluster" in gate.mcban("status"), 60)
+            until(lambda: "cut off from its Galera cluster" in gate.mcban("status"), "the trouble in status")
             gate.fail("mc-exim", "203.0.113.3", 5)
-            with_patience(lambda: {"203.0.113.2", "203.0.113.3"} <= gate.entries("mc-exim-1d"), 60)
+            until(lambda: {"203.0.113.2", "203.0.113.3"} <= gate.entries("mc-exim-1d"), "the bans")
             assert "the engine has been without it for" in gate.mcban("status")
         finally:
             alone.cut_off(cut=False)
-        with_patience(lambda: " over: " in gate.engine_log and gate.all_read(), 60)
+        until(lambda: " over: " in gate.engine_log and gate.all_read(), "the end of it")
         assert gate.database.read(lambda t: t.hits.totals())["mc-exim"] == 15
-        with_patience(lambda: gate.process("sync", "--check").returncode == 0)
+        until(lambda: gate.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
         assert gate.engine_log.count(" ERROR ") == gate.engine_log.count(" over: ") == 1, gate.engine_log
         assert "Traceback" not in gate.engine_log
         assert gate.stop() == 0  # the next engine has its name
