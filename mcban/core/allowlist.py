@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from mcban.core.address import Network, is_ipv6, overlaps, pack, parse_network, to_network
@@ -64,6 +65,10 @@ class AllowList:
 
     def __hash__(self) -> int:
         return hash(frozenset(self.allowances))
+
+    def mentioned(self, entries: AbstractSet[str]) -> list[str]:
+        """Those whom `mentions` answers with yes."""
+        return [entry for entry in entries - self._strangers if self.mentions(entry)]
 
     def covering(self, entry: str, jail: Jail, *, protected: bool = True) -> Allowance | None:
         """The allowance that covers all of `entry` in `jail`; with `protected` false those known by themselves

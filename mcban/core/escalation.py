@@ -10,6 +10,8 @@ import re
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 from mcban.core.address import is_ipv6, overlaps, parse_network, to_network
 from mcban.core.allowlist import AllowList
@@ -39,6 +41,16 @@ class Standing:
         return at >= self.until and number > self.lifted_after
 
 
+class Calm(NamedTuple):
+    """What need not be worked out again: by the group's rules of that number, an address whose next hit comes in order,
+    before `until`, and finds fewer than `room` hits kept, is not banned for it, and the hit counts. Holds as long as
+    nobody but the ladder changes its standings."""
+
+    rules: int
+    room: int
+    until: int
+
+
 @dataclass(slots=True)
 class Record:
     """One address in one group: its kept hits as stamps (`model.stamp`), ascending, and its standing in each jail.
@@ -48,6 +60,7 @@ class Record:
 
     hits: list[int] = field(default_factory=list)
     standings: dict[str, Standing] = field(default_factory=dict)
+    calm: Calm | None = field(default=None, compare=False, repr=False)
 
     def standing(self, jail: str) -> Standing:
         """The standing in `jail`, a clean one if there was none."""
@@ -158,13 +171,15 @@ def judge_all(
     """Judge `hits` one after the other, numbered from `first` on, each by the record of its address; `allowed` has
     those who are allowed somewhere. Returns what did not simply count, as (number, verdict)."""
     told: list[tuple[int, Verdict]] = []
-    few, look_back = group.fewest_hits - 1, group.longest_look_back
+    rules, look_back = group.rules, group.longest_look_back
+    unknown = Calm(rules, group.fewest_hits - 1, FOREVER)
     for number, hit in enumerate(hits, first):
         at, ip, _, _ = hit
         record = records[ip]
         kept = record.hits
-        # Most are the first hits of somebody unknown: what `judge` would find of them is known beforehand.
-        if len(kept) < few and not record.standings and ip not in allowed:
+        # What `judge` would find of most hits is known beforehand.
+        by, room, until = (record.calm or _UNRULY) if record.standings else unknown
+        if len(kept) < room and at < until and by == rules and ip not in allowed:
             taken = at << NUMBER_BITS | number
             if not kept or (kept[-1] < taken and kept[0] >> NUMBER_BITS > at - look_back):
                 kept.append(taken)
@@ -172,7 +187,27 @@ def judge_all(
         verdict = judge(group, record, hit, number, allowed.get(ip, nobody))
         if verdict is not COUNTED:
             told.append((number, verdict))
+        if record.standings and (verdict.bans or by != rules):
+            record.calm = _calm(group, record, at)
     return told
+
+
+_UNRULY = Calm(0, 0, 0)
+
+
+def _calm(group: Group, record: Record, at: int) -> Calm:
+    """For how long `record` is calm after a hit at `at`: until the first ban ends that holds it now, or a tier that
+    does not could be full."""
+    if _blacklist_holds(group, record, at):
+        return Calm(group.rules, 0, 0)
+    room, until = group.most_hits, FOREVER
+    for tier in group.tiers:
+        standing = record.standings.get(tier.name, _CLEAN)
+        if standing.holds(at):
+            until = min(until, standing.until)
+        elif tier.enabled:
+            room = min(room, tier.maxretry - 1)
+    return Calm(group.rules, room, until)
 
 
 def _fire(group: Group, record: Record, hit: Hit, number: int, allowed: Allowed, *, late: bool) -> list[Ban]:
@@ -230,8 +265,7 @@ def _offence(tier: Jail, record: Record, standing: Standing, at: int, number: in
 def _ban(group: Group, tier: Jail, record: Record, ip: str, at: int, allowed: Allowed) -> Ban:
     """The ban that an offence leads to: in the tier, or for ever in the blacklist once the tier's count is used up."""
     standing = record.standing(tier.name)
-    hits = "hit" if tier.maxretry == 1 else "hits"
-    reason = f"{tier.maxretry} {hits} within {format_duration(tier.findtime)}"
+    reason = _reason(tier.maxretry, tier.findtime)
     target = promotion(group, tier, standing.count)
     if target is not None and not allowed(target):
         held = record.standing(target.name)
@@ -241,6 +275,11 @@ def _ban(group: Group, tier: Jail, record: Record, ip: str, at: int, allowed: Al
     until = FOREVER if tier.bantime < 0 else at + tier.bantime
     standing.until, standing.lifted_after, standing.count = until, 0, standing.count + 1
     return Ban(ip, tier.name, at, until, standing.count, reason)
+
+
+@lru_cache(maxsize=1024)
+def _reason(hits: int, seconds: int) -> str:
+    return f"{hits} {'hit' if hits == 1 else 'hits'} within {format_duration(seconds)}"
 
 
 def promotion(group: Group, tier: Jail, count: int) -> Jail | None:

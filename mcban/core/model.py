@@ -91,11 +91,14 @@ class Group:
     """The hits of one address that any tier can ask for: what is worth keeping."""
     longest_look_back: int = field(init=False, repr=False, compare=False)
     """Seconds after which a hit counts for no tier."""
+    rules: int = field(init=False, repr=False, compare=False)
+    """A number that tells these tiers from others, in this process."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fewest_hits", min((tier.maxretry for tier in self.tiers), default=0))
         object.__setattr__(self, "most_hits", max((tier.maxretry for tier in self.tiers), default=0))
         object.__setattr__(self, "longest_look_back", max((tier.findtime for tier in self.tiers), default=0))
+        object.__setattr__(self, "rules", hash((self.tiers, self.blacklist)))
 
     @property
     def jails(self) -> tuple[Jail, ...]:

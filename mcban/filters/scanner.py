@@ -60,18 +60,19 @@ class _Dates:
         self._kept: dict[str, int | None] = {}
         self._now = 0
 
-    def find(self, text: str) -> tuple[int, int, FoundDate | re.Match[str]] | None:
-        """Where a line has its date, and what `read` wants to know about it."""
+    def cut_out(self, text: str) -> tuple[str, FoundDate | re.Match[str] | None]:
+        """A line without its date, but with its line end, and what `read` wants to know about the date."""
+        # A pattern that ends in white space may count on the line end, as it may with fail2ban.
         if self._look:
             match = self._look(text)
             if match:
-                return *match.span(1), match
+                start, end = match.span(1)
+                return f"{text[:start]}{text[end:]}\n" if start else f"{text[end:]}\n", match
         found = find_date(text, self._others)
-        return (found.start, found.end, found) if found else None
+        return (f"{text[: found.start]}{text[found.end :]}\n" if found else f"{text}\n"), found
 
-    def read(self, found: tuple[int, int, FoundDate | re.Match[str]], now: int) -> int | None:
+    def read(self, date: FoundDate | re.Match[str], now: int) -> int | None:
         """The moment of a date that was found; see `Clock.read`."""
-        start, end, date = found
         if isinstance(date, FoundDate):
             return self._clock.read(date, now)
         if now != self._now or len(self._kept) > self.MOST_KEPT:
@@ -81,7 +82,7 @@ class _Dates:
         try:
             return self._kept[text]
         except KeyError:
-            at = self._kept[text] = self._clock.read(FoundDate(start, end, self._first, date), now)
+            at = self._kept[text] = self._clock.read(FoundDate(*date.span(1), self._first, date), now)
             return at
 
 
@@ -170,9 +171,7 @@ class Scanner:
                 if dates is not dated:
                     # Should this take too long, the other filters with these dates have no rest to match, either.
                     dated, rest = dates, None
-                    found = dates.find(text)
-                    # A pattern that ends in white space may count on the line end, as it may with fail2ban.
-                    rest = (text[: found[0]] + text[found[1] :] if found else text) + "\n"
+                    rest, found = dates.cut_out(text)
                 if rest is not None:
                     hit = match(rest, rules, dates.read(found, now) if wants_moment and found else None)
                     done = True

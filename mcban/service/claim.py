@@ -54,7 +54,7 @@ class NodeName:
             if known is None or set(known.addresses) != set(mine.addresses):
                 transaction.changes.note()  # they protect them
 
-        self._context.database.write(work)
+        self._context.database.write(work, touches=False)
         self._taken = True
 
     def keep(self) -> str:
@@ -73,7 +73,7 @@ class NodeName:
                 transaction.changes.note()
             return None if known is None or known.token == mine.token else known
 
-        other = self._context.database.write(work)
+        other = self._context.database.write(work, touches=False)
         if other is None:
             self._kept = True
             return ""

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge_all, nobody, seen_from
+from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge_all, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail, Position
 from mcban.service.context import Context, World
 from mcban.service.memory import Memory
@@ -143,7 +143,7 @@ class _GroupBatch:
         known |= {ip: one for ip, one in loaded.items() if all(standing.count for standing in one.standings.values())}
         unkept = {ip: one for ip, one in loaded.items() if ip not in known}
         records = {**known, **unkept} if unkept else known
-        allowed = {entry: some for entry in entries if (some := self._allowed(entry)) is not nobody}
+        allowed = {entry: self._allowed(entry) for entry in self._world.allow.mentioned(entries)}
         told = judge_all(self._group, records, hits, first, allowed)
         new = self._new = dict(enumerate(hits, first))
         for number, verdict in told:
@@ -190,8 +190,6 @@ class _GroupBatch:
     def _allowed(self, ip: str) -> Allowed:
         """Asked once per address and batch, however many hits it has."""
         allow = self._world.allow
-        if not allow.mentions(ip):
-            return nobody
         jails = frozenset(jail.name for jail in self._group.jails if allow.covering(ip, jail) is not None)
         return lambda jail: jail.name in jails
 

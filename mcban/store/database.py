@@ -49,7 +49,7 @@ class Edition(NamedTuple):
     others: int
     """SQLite's own count of what came to this connection from others."""
     ours: int
-    """Transactions that this process wrote."""
+    """Transactions that this process wrote, but for those that touched no address."""
 
     @property
     def following(self) -> Edition:
@@ -186,10 +186,11 @@ class Database:
                 connection.invalidate()
             connection.close()
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
+    def write(self, work: Callable[[Transaction], T], *, touches: bool = True) -> T:
         """`work` in a transaction that no other writer crosses; done again, whole, when the server undid it for a
-        deadlock. Raises as `read` does, and UnsureError."""
-        return self.attempt(lambda: self._write_once(work))
+        deadlock. Without `touches` it changes no hit and nothing that is said of an address, so that what is
+        remembered of them stays true. Raises as `read` does, and UnsureError."""
+        return self.attempt(lambda: self._write_once(work, touches=touches))
 
     def attempt(self, work: Callable[[], T]) -> T:
         """`work`, a whole transaction of this database's engine: done again for a while if what stopped it passes, and
@@ -219,7 +220,7 @@ class Database:
                 connection.exec_driver_sql(_SNAPSHOT)
             return work(Transaction(connection))
 
-    def _write_once(self, work: Callable[[Transaction], T]) -> T:
+    def _write_once(self, work: Callable[[Transaction], T], *, touches: bool) -> T:
         with (
             self.engine.connect().execution_options(mcban_write=True) as connection,
             connection.begin() as transaction,
@@ -227,7 +228,7 @@ class Database:
             if self.sqlite_file is None:
                 connection.execute(_TAKE_TURN)
             done = work(Transaction(connection, self._edition(connection)))
-            self._written += 1  # before the commit, lest one that fails half-way looks as if nothing had been
+            self._written += touches  # before the commit, lest one that fails half-way looks as if nothing had been
             try:
                 transaction.commit()
             except SQLAlchemyError as error:

@@ -21,7 +21,8 @@ PURGE_STEP = 20_000
 
 def _storable(login: str) -> str:
     """A login name as SQL takes it: cut, and without lone surrogates."""
-    return login[:LOGIN_LENGTH].encode("utf-8", "replace").decode("utf-8")
+    kept = login[:LOGIN_LENGTH]
+    return kept if kept.isascii() else kept.encode("utf-8", "replace").decode("utf-8")
 
 
 # Made once: for a single hit, putting a question together takes longer than the answer.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcban.core.escalation import Record, Verdict, hits_counted, judge
+from mcban.core.escalation import COUNTED, Record, Verdict, hits_counted, judge, judge_all, nobody
 from mcban.core.ladder import SHIPPED, Shipped, generate, tier_name
 from mcban.core.model import FOREVER, Group, Hit, Jail, Kind, number_of, time_of
 from tests.core.model import IP, Model, Step, blacklist, groups, jail, lift, lives, names, toggled
@@ -56,6 +56,38 @@ def test_bans_are_those_of_a_model_that_keeps_every_hit(group: Group, life: list
         assert [b.blacklisted for b in verdict.bans] == [name == "g-bl" for name, *_ in expected]
         for tier in group.tiers:
             assert min(hits_counted(tier, record, at), tier.maxretry) == min(model.counted(tier, at), tier.maxretry)
+
+
+BATCHES = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from(["192.0.2.1", "192.0.2.2"]), st.integers(-1, 12)), max_size=25),
+        st.sampled_from([frozenset(), frozenset(), frozenset({0}), frozenset({1, 2})]),  # jails switched before it
+        st.sampled_from([frozenset(), frozenset(), frozenset({0}), frozenset({0, 1, 2, 3})]),  # where one is allowed
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=200)
+@given(groups(), BATCHES)
+def test_a_batch_is_judged_as_its_hits_are_one_by_one(
+    group: Group, batches: list[tuple[list[tuple[str, int]], frozenset[int], frozenset[int]]]
+) -> None:
+    """Hits of several addresses, now and then late, with jails switched and somebody allowed between two batches."""
+    alone, together = {f"192.0.2.{n}": Record() for n in (1, 2)}, {f"192.0.2.{n}": Record() for n in (1, 2)}
+    at, first = 1_000_000, 1
+    for steps, toggles, places in batches:
+        group = toggled(group, toggles)
+        listed = names(group, places)
+        allowed = {"192.0.2.1": lambda j, listed=listed: j.name in listed} if listed else {}
+        hits = [Hit(at := at + gap, ip, "g") for ip, gap in steps]
+        told = dict(judge_all(group, together, hits, first, allowed))
+        for number, hit in enumerate(hits, first):
+            verdict = judge(group, alone[hit.ip], hit, number, allowed.get(hit.ip, nobody))
+            assert told.pop(number, COUNTED) == verdict
+        assert not told
+        assert together == alone
+        first += len(hits)
 
 
 @given(groups(), lives())

@@ -18,6 +18,7 @@ from mcban.service import bans, upkeep
 from mcban.service import memory as module
 from mcban.service.allow import allow
 from mcban.service.bans import unban
+from mcban.service.claim import NodeName
 from mcban.service.context import Context
 from mcban.service.memory import Memory
 from mcban.service.record import record
@@ -57,6 +58,15 @@ def test_sql_is_not_asked_twice_while_nobody_else_writes(context: Context) -> No
     """On a server, where nobody can tell, it is asked each time."""
     memory = Memory()
     assert questions(context, lambda: fail(context, memory)) == 1
+    assert questions(context, lambda: fail(context, memory)) == (context.database.sqlite_file is None)
+
+
+def test_that_the_engine_says_that_it_is_there_makes_nothing_forgotten(context: Context) -> None:
+    """It does so every few seconds, and changes nothing that is known of an address."""
+    memory, name = Memory(), NodeName(context, "owner")
+    name.take()
+    fail(context, memory)
+    name.keep()
     assert questions(context, lambda: fail(context, memory)) == (context.database.sqlite_file is None)
 
 
