@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from mcban.cli.interrupt import interrupt
 from mcban.cli.output import Noun, config_of, emit, json_option, plural, read_blocks, rfc3339, table
 from mcban.cli.progress import Progress
 from mcban.errors import FilterError, UsageError, printable
@@ -196,6 +197,7 @@ def test(
         seen = Inspection(one, zone)
         if as_json:
             for number, _, told in seen.look(blocks, now):
+                interrupt.look()
                 click.echo(json.dumps(_document(number, told)))
             return
         _say_what_is_taken(one, name, taken_as_line=taken_as_line)
@@ -212,6 +214,7 @@ def _look(
     """Explain every line, or keep the first ones of each outcome to be shown after the sums."""
     shown: dict[str, list[str]] = {outcome: [] for outcome in most}
     for number, line, told in seen.look(blocks, now):
+        interrupt.look()
         if explain:
             _explain(seen.filter, number, line, told)
         elif line.strip() and told.outcome in shown and len(shown[told.outcome]) < most[told.outcome]:
@@ -267,6 +270,7 @@ def _print_hits(scanner: Scanner, blocks: Iterator[bytes], now: int) -> None:
     lines = 0
     for block in blocks:
         for hit in scanner.scan(block, now):
+            interrupt.look()
             number, at = lines + hit.line + 1, rfc3339(hit.at)
             click.echo(json.dumps({"line": number, "time": at, "ip": hit.ip, "user": hit.user, "rule": hit.rule}))
         lines += block.count(b"\n")

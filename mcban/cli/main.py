@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from mcban import __version__
+from mcban.cli.interrupt import interrupt
 from mcban.cli.output import Noun
 from mcban.errors import McbanError, UsageError, printable
 
@@ -53,7 +54,8 @@ class Commands(Noun):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"mcban.cli.{module}"), attribute)
+        with interrupt:
+            command: click.Command = getattr(importlib.import_module(f"mcban.cli.{module}"), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -79,6 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the interface's status."""
     if "_MCBAN_COMPLETE" in os.environ:
         cli.main(prog_name="mcban")  # click's completion for shells
+    interrupt.listen()
     # What imports and batches of lines make has no cycles: looking for some after every 700 objects took a fifth of the
     # time of a long log.
     gc.set_threshold(100_000, 50, 100)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mcban import config as settings
+from mcban.cli.interrupt import interrupt
 from mcban.core.model import FOREVER
 from mcban.errors import DataError, UsageError, printable
 
@@ -71,7 +72,8 @@ def config_of(ctx: click.Context) -> settings.Config:
 
 def context_of(ctx: click.Context, *, database: bool = True) -> Context:
     """The context of a command, its database checked. Raises what makes it impossible to work."""
-    from mcban.wiring import open_database, wire  # noqa: PLC0415  # SQLAlchemy: longer than most commands run
+    with interrupt:
+        from mcban.wiring import open_database, wire  # noqa: PLC0415  # SQLAlchemy: longer than most commands run
 
     context = wire(config_of(ctx))
     ctx.call_on_close(context.firewall.close)
@@ -104,14 +106,17 @@ def rfc3339(at: int | None) -> str | None:
 
 def read_blocks(log: str, seen: Callable[[int], None] | None = None) -> Iterator[bytes]:
     """Blocks of whole lines of a log that the command line names, compressed or not, `-` for standard input; `seen` is
-    told of the bytes taken from the disk. Raises DataError, NoPermissionError."""
+    told of the bytes taken from the disk. Ctrl-C waits until what was made of a block is whole. Raises DataError,
+    NoPermissionError."""
     from mcban.logs import read_file  # noqa: PLC0415  # for two commands only
 
     if not log:
         raise UsageError("the name of a log is empty")
     if log == "-" and sys.stdin is None:
         raise DataError("standard input is closed: name a log, or let another command write to it")
-    return read_file(log, seen=seen)
+    for block in read_file(log, seen=seen):
+        with interrupt:
+            yield block
 
 
 def plural(count: int, one: str, many: str = "") -> str:
