@@ -43,6 +43,12 @@ class FilterError(DataError):
     """A filter does not exist, does not compile, or uses what mcban does not know."""
 
 
+class UnreadableFilterError(FilterError):
+    """A filter's file is there, and the operating system forbids to read it."""
+
+    exit_status = 77
+
+
 class UnavailableError(McbanError):
     """The database or the kernel cannot be reached at the moment."""
 

@@ -78,8 +78,9 @@ def _describe(one: FilterFile, folders: tuple[Path, ...]) -> dict[str, Any]:
     try:
         loaded = load_filter(one.name, folders)
     except FilterError as error:
-        return row | {"usable": False, "why": str(error)}
-    return row | {"files": [str(path) for path in loaded.files], "usable": True, "why": None}
+        return row | {"usable": False, "why": str(error), "warnings": []}
+    files = [str(path) for path in loaded.files]
+    return row | {"files": files, "usable": True, "why": None, "warnings": list(loaded.warnings)}
 
 
 def _is_file(path: Path) -> bool:
@@ -96,6 +97,7 @@ def _note(row: dict[str, Any]) -> str:
     also = [Path(file).name for file in row["files"] if file != row["path"]]
     said = [f"with {', '.join(also)}"] if also else []
     said += [f"hides {path}" for path in row["hides"]]
+    said += [printable(line.removeprefix(f"filter {row['name']}: "), 200) for line in row["warnings"]]
     return "; ".join(said)
 
 
@@ -380,7 +382,14 @@ def _tell_apart(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
 
 
 def _load(ctx: click.Context, name: str) -> Filter:
-    """A filter by its name, or by the path of its file."""
+    """A filter by its name, or by the path of its file; what may be wrong with it is said."""
+    one = _find(ctx, name)
+    for line in one.warnings:
+        click.echo(f"mcban: {printable(line, 1000)}", err=True)
+    return one
+
+
+def _find(ctx: click.Context, name: str) -> Filter:
     folders = list(config_of(ctx).filter_path)
     head, bracket, parameters = name.partition("[")
     if "/" in head:

@@ -79,6 +79,7 @@ class Reading:
         positions = context.database.read(lambda t: t.positions.all(context.config.node))
         self._reader = LogReader(intake.patterns, positions, from_end=context.config.read_new_logs == "end")
         self._told: dict[str, LogState] = {}
+        self._remarked: tuple[str, ...] = ()
         self._onlooker: Onlooker | None = None
         self._taken = {_key(position): position for position in positions}
         self.pending = Pending()
@@ -170,7 +171,9 @@ class Reading:
                 level = logging.ERROR if status.state is LogState.UNREADABLE else logging.INFO
                 why = f" ({status.reason})" if status.reason else ""
                 log.log(level, "log %s: %s%s", status.path, status.state, why)
-        for line in [*self._reader.take_warnings(), *self._intake.warnings]:
+        remarks = [remark for remark in self._intake.remarks if remark not in self._remarked]
+        self._remarked = self._intake.remarks
+        for line in [*remarks, *self._reader.take_warnings(), *self._intake.warnings]:
             log.warning("%s", line)
         self._intake.warnings.clear()
 

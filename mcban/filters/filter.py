@@ -68,6 +68,8 @@ class Filter:
     is likely to be a customer."""
     files: tuple[Path, ...] = ()
     """All files that were read for it: its own, its `.local`, what they include."""
+    warnings: tuple[str, ...] = ()
+    """What may be wrong with it although it can be used."""
 
     @property
     def every_line(self) -> bool:
@@ -168,6 +170,7 @@ def _compile(definition: Definition) -> Filter:
         maxlines=maxlines,
         success=success,
         files=definition.files,
+        warnings=definition.warnings,
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcban.errors import FilterError, printable
+from mcban.errors import FilterError, UnreadableFilterError, printable
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 """No longer than a file's name can be: asking the system for a longer one is an error of its own."""
@@ -47,6 +47,7 @@ class Definition:
     options: Mapping[str, str]
     origins: Mapping[str, Path]
     files: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -90,11 +91,19 @@ def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
     sections: Sections = {}
     origins: dict[str, Path] = {}
     merged: set[Path] = set()
+    gone: list[str] = []
     for path in layers:
         if path not in merged:
-            merged |= _merge_file(name, path, sections, origins, ())
+            merged |= _merge_file(name, path, sections, origins, gone, ())
     files = (*layers, *sorted(merged.difference(layers)))
-    return Definition(name, layers[0], _resolve(name, layers[0], sections, parameters), origins, files)
+    warnings = tuple(f"filter {name}: {said}; it is passed over, as fail2ban does" for said in dict.fromkeys(gone))
+    try:
+        options = _resolve(name, layers[0], sections, parameters)
+    except FilterError as error:
+        if not gone:
+            raise
+        raise FilterError(f"{error}; {gone[0]}") from None
+    return Definition(name, layers[0], options, origins, files, warnings)
 
 
 def _find(name: str, folders: Sequence[Path]) -> list[Path]:
@@ -116,16 +125,28 @@ def _is_file(name: str, path: Path, asked_by: Path | None = None) -> bool:
         return path.is_file()
     except OSError as error:
         place = f"{printable(str(asked_by))}: " if asked_by else ""
-        raise FilterError(f"filter {name}: {place}cannot look for {printable(str(path))}: {error.strerror}") from error
+        raise _kind_of(error)(
+            f"filter {name}: {place}cannot look for {printable(str(path))}: {error.strerror}"
+        ) from error
+
+
+def _kind_of(error: Exception) -> type[FilterError]:
+    return UnreadableFilterError if isinstance(error, PermissionError) else FilterError
 
 
 def _merge_file(
-    name: str, path: Path, sections: Sections, origins: dict[str, Path], above: tuple[Path, ...]
+    name: str,
+    path: Path,
+    sections: Sections,
+    origins: dict[str, Path],
+    gone: list[str],
+    above: tuple[Path, ...],
 ) -> set[Path]:
     """Add a file's sections to `sections`, those of its includes before and after it; all files that were read.
 
-    `above` are the files that led here, each of which includes the next: an include of one of them is passed over, as
-    fail2ban does.
+    `gone` takes, in words, the includes that do not exist: fail2ban passes them over, and so filters that were brought
+    along may well name some. `above` are the files that led here, each of which includes the next: an include of one
+    of them is passed over, as fail2ban does.
     """
     if len(above) > DEEPEST_INCLUDE:
         raise FilterError(f"filter {name}: {printable(str(above[0]))}: includes go in circles")
@@ -137,12 +158,12 @@ def _merge_file(
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         why = printable(" ".join(said.split()), 200)
-        raise FilterError(f"filter {name}: {printable(str(path))} cannot be read: {why}") from error
+        raise _kind_of(error)(f"filter {name}: {printable(str(path))} cannot be read: {why}") from error
     includes = {key: value.split() for key, value in parser["INCLUDES"].items()} if "INCLUDES" in parser else {}
     merged = {path}
     chain = (*above, path)
     for include in includes.get("before", ()):
-        merged |= _merge_include(name, chain, include, sections, origins)
+        merged |= _merge_include(name, chain, include, sections, origins, gone)
     for section in parser.sections():
         if section == "INCLUDES":
             continue
@@ -158,12 +179,17 @@ def _merge_file(
             if section == "Definition" or key not in origins:
                 origins[key] = path
     for include in includes.get("after", ()):
-        merged |= _merge_include(name, chain, include, sections, origins)
+        merged |= _merge_include(name, chain, include, sections, origins, gone)
     return merged
 
 
 def _merge_include(
-    name: str, chain: tuple[Path, ...], include: str, sections: Sections, origins: dict[str, Path]
+    name: str,
+    chain: tuple[Path, ...],
+    include: str,
+    sections: Sections,
+    origins: dict[str, Path],
+    gone: list[str],
 ) -> set[Path]:
     path = chain[-1]
     base = path.parent / include
@@ -171,12 +197,13 @@ def _merge_include(
         return set()
     layers = [base] if base.suffix == ".local" else [base, base.with_suffix(".local")]
     if base.suffix != ".local" and not any(_is_file(name, layer, path) for layer in layers):
-        raise FilterError(f"filter {name}: {printable(str(path))} includes {printable(include)}, which does not exist")
+        gone.append(f"{printable(str(path))} includes {printable(include)}, which does not exist")
+        return set()
     merged: set[Path] = set()
     for layer in layers:
         # A file may name its own .local as what comes after it, and a .local its .conf as what comes before.
         if layer not in merged and layer not in chain and _is_file(name, layer, path):
-            merged |= _merge_file(name, layer, sections, origins, chain)
+            merged |= _merge_file(name, layer, sections, origins, gone, chain)
     return merged
 
 

@@ -127,7 +127,7 @@ def preview(context: Context, group: Group, allow: AllowList, blocks: Blocks, th
                 trial.take(hit, whom[hit.ip])
     known = logged_in if one.success else None
     columns = tuple(trial.column(number, known) for number, trial in watched.items())
-    return Preview(lines, hits, logins if one.success else None, columns, tuple(intake.warnings))
+    return Preview(lines, hits, logins if one.success else None, columns, (*intake.remarks, *intake.warnings))
 
 
 def _sources(group: Group, one: Filter) -> list[Source]:

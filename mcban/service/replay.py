@@ -66,4 +66,4 @@ def replay(context: Context, group: Group, allow: AllowList, blocks: Blocks) -> 
             verdict = trial.take(hit, counted_for(group, hit.ip, allow))
             hits += verdict.counted
             bans += [seen_from(ban, hit.ip) for ban in verdict.bans]
-    return Replayed(lines, hits, tuple(bans), tuple(intake.warnings))
+    return Replayed(lines, hits, tuple(bans), (*intake.remarks, *intake.warnings))

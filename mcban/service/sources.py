@@ -116,6 +116,8 @@ class Intake:
         self._joined = frozenset(pattern for one in self._sources if one.filter.stateful for pattern in one.patterns)
         self._feeds: OrderedDict[tuple[frozenset[str], str], _Feed] = OrderedDict()
         self.warnings: list[str] = []
+        self.remarks = tuple(dict.fromkeys(said for one in self._sources for said in one.filter.warnings))
+        """What there is to say of the filters, whatever is read."""
 
     @property
     def patterns(self) -> list[str]:

@@ -190,6 +190,7 @@ def test_where_each_filter_comes_from(bare: Terminal) -> None:
     bare.write("one/y.conf", "[Definition]\nrule = ^ failed <HOST>$\n")
     two = bare.write("two/x.conf", "[Definition]\nfailregex = ^ other <HOST>$\n").parent
     bare.write("two/z.conf", "[Definition]\nfailregex = ^ (<HOST>$\n")
+    bare.write("two/w.conf", "[INCLUDES]\nbefore = gone.conf\n[Definition]\nfailregex = ^ <HOST>$\n")
     bare.env["MCBAN_FILTER_PATH"] = f"{one}:{two}:{bare.folder / 'nowhere'}"
     listed = {row["name"]: row for row in bare.json("filter", "list")}
     assert listed["x"] == {
@@ -199,6 +200,7 @@ def test_where_each_filter_comes_from(bare: Terminal) -> None:
         "hides": [str(two / "x.conf")],
         "usable": True,
         "why": None,
+        "warnings": [],
     }
     assert (listed["y"]["usable"], listed["z"]["usable"]) == (False, False)
     assert "does not compile" in listed["z"]["why"]
@@ -207,7 +209,10 @@ def test_where_each_filter_comes_from(bare: Terminal) -> None:
     assert notes["x"] == f"with x.local, y.conf; hides {two / 'x.conf'}"
     assert notes["y"] == "for others to include"
     assert notes["z"].startswith("cannot be used: failregex 1 does not compile")
-    assert shown[-1] == "3 files, 1 filter that can be used"
+    missing = f"{two / 'w.conf'} includes gone.conf, which does not exist"
+    assert missing in notes["w"]
+    assert missing in bare.process("filter", "show", "w", "--json").err
+    assert shown[-1] == "4 files, 2 filters that can be used"
     assert bare.json("filter", "show", "x")["files"] == listed["x"]["files"]
     assert f"also reads  {one / 'x.local'}" in bare.does("filter", "show", "x")
 

@@ -201,6 +201,12 @@ class TestPermissions:
         log.chmod(0o600)
         assert str(log) in self.refuses(terminal, "filter", "test", "mc-exim-filter", str(log))
 
+    def test_a_filter_of_somebody_else(self, terminal: Terminal) -> None:
+        """A filter that may not be read is named, as a log is."""
+        file = terminal.write("secret.conf", "[Definition]\nfailregex = ^ x <HOST>$\n")
+        file.chmod(0o600)
+        assert str(file) in self.refuses(terminal, "filter", "test", str(file), "/dev/null")
+
     def test_settings_of_somebody_else(self, terminal: Terminal) -> None:
         """Settings that may not be read are named."""
         (terminal.folder / "mcban.toml").chmod(0o600)

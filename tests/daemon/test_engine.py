@@ -305,3 +305,21 @@ def test_what_is_not_held_against_anybody_takes_no_memory(context: Context, tmp_
     gone = {f"198.51.100.{number}" for number in range(49)}
     engine._bridge.note(Outcome(Plan(remove={"mc-ssh-1d": gone})))
     assert len(engine._bridge._counted) == 1
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_what_may_be_wrong_with_a_filter_is_told_once(
+    make_context: MakeContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that it includes is not there: one line at start, none with each change of jails."""
+    folder = tmp_path / "filters"
+    folder.mkdir()
+    (folder / "mc-sshd-filter.conf").write_text(
+        "[INCLUDES]\nbefore = gone.conf\n[Definition]\nfailregex = Failed .* from <HOST>\n"
+    )
+    context = make_context(filter_path=(folder,))
+    engine = follow(context, tmp_path / "auth.log")
+    for _ in range(2):
+        engine._commit_positions()
+        engine._follow_sources()
+    assert caplog.text.count("gone.conf, which does not exist") == 1

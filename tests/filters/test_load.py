@@ -367,7 +367,10 @@ def test_a_filter_says_how_its_dates_look(folder, pattern, line, at):
         ("[Definition]\na = %(b)s\nb = %(a)s\nfailregex = %(a)s<HOST>\n", "circles"),
         ("[Definition]\na = <b><b>\nb = <a>\nfailregex = <a><HOST>\n", "circles"),
         ("[INCLUDES]\nbefore = ../a/x.conf\n[Definition]\n", "circles"),
-        ("[INCLUDES]\nbefore = gone.conf\n[Definition]\n", "gone.conf, which does not exist"),
+        (
+            "[INCLUDES]\nbefore = gone.conf\n[Definition]\nfailregex = ^%(__prefix_line)s <HOST>\n",
+            "gone.conf, which does not exist",
+        ),
         (f"[INCLUDES]\nbefore = {'x' * 300}.conf\n[Definition]\n", "cannot look for"),
         ("failregex = x\n", "cannot be read"),
         (f"[Definition]\nfailregex = {RULE}\ndatepattern = %%Q\n", "%Q, which is no directive"),
@@ -415,3 +418,11 @@ def test_a_file_that_is_no_text_is_refused(folder):
     a = folder("x.conf", "")
     (a / "x.conf").write_bytes(b"[Definition]\nfailregex = \xff <HOST>\n")
     assert "cannot be read" in refused("x", a)
+
+
+def test_an_include_that_does_not_exist_is_passed_over_and_said(folder):
+    """As fail2ban does: a filter that needs nothing of it works; which file is missing, and in which, is a warning."""
+    a = folder("x.conf", f"[INCLUDES]\nbefore = gone.conf\nafter = x-gone.local\n[Definition]\nfailregex = {RULE}\n")
+    one = load_filter("x", [a])
+    assert [rule.text for rule in one.rules] == [RULE]
+    assert [f"{a / 'x.conf'} includes gone.conf, which does not exist" in line for line in one.warnings] == [True]
