@@ -2,12 +2,13 @@
 # make test   every check and test, with all that they need        make soak   the same at full length: hours
 # make bench  figures, beside those of other programs, in one run
 # make lint   style, types and imports only                        make clean  take away what these made
-.PHONY: help run demo test bench lint soak clean
+.PHONY: help run demo test compiled bench lint soak clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(PATH):/usr/sbin:/sbin
+export PYTHONDONTWRITEBYTECODE :=  # what is compiled is kept
 
 # command:package of Debian's. Nothing here starts a service.
 RUN_NEEDS := ipset:ipset iptables-restore:iptables ip6tables-restore:iptables
@@ -48,9 +49,13 @@ demo: $(VENV)/run
 
 test: $(VENV)/test
 	@if [ "$$(id -u)" = 0 ]; then $(call install_missing,$(TEST_NEEDS)); fi
-	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m compileall -q mcban  # as an installation has them: the tests start a thousand commands
-	$(BIN)/pytest -n 4 --maxschedchunk 1 -m "not soak"  # more than the two cores: many tests wait
+	@$(MAKE) --no-print-directory -j 2 lint compiled
+	$(BIN)/pytest -n 4 --dist loadgroup -m "not soak"  # more than the two cores: many tests wait
+
+# As an installation has them, since the tests start a thousand commands; and the tests, once instead of in each worker.
+compiled: $(VENV)/test
+	@$(BIN)/python -m compileall -q mcban
+	@$(BIN)/pytest --collect-only -q >/dev/null
 
 soak: $(VENV)/test
 	@if [ "$$(id -u)" = 0 ]; then $(call install_missing,$(TEST_NEEDS)); fi

@@ -109,6 +109,7 @@ class Node:
             f"--datadir={self.folder / 'data'}",
             f"--socket={self.socket}",
             f"--pid-file={self.folder / 'pid'}",
+            f"--tmpdir={self.folder}",
             "--bind-address=0.0.0.0",
             "--user=root",
             "--innodb-flush-log-at-trx-commit=0",

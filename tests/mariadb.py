@@ -70,6 +70,7 @@ def private_server(folder: Path, *options: str) -> Iterator[Path]:
         f"--datadir={data}",
         f"--socket={socket}",
         f"--pid-file={folder / 'pid'}",
+        f"--tmpdir={folder}",  # a server that starts deletes what others have in a common one
         "--skip-networking",
         "--innodb-flush-log-at-trx-commit=0",
         *user,
@@ -101,7 +102,9 @@ def install(data: Path) -> None:
 def _install(data: Path) -> None:
     user = ["--user=root"] if os.geteuid() == 0 else []
     command = ["mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]
-    done = subprocess.run([*command, f"--datadir={data}", *user], check=False, capture_output=True, text=True)
+    data.mkdir(parents=True, exist_ok=True)
+    command += [f"--datadir={data}", f"--tmpdir={data.parent}", *user]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         shutil.rmtree(data, ignore_errors=True)
         raise RuntimeError(f"mariadb-install-db: {done.returncode}: {done.stdout[-1000:]}{done.stderr[-1000:]}")

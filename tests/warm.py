@@ -27,7 +27,9 @@ from typing import Any
 
 PATIENCE = 120.0
 MODULES = (
-    *(f"mcban.cli.{name}" for name in ("address", "blacklist", "db", "general", "jail", "status", "sync", "whitelist")),
+    *(f"mcban.cli.{name}" for name in ("address", "blacklist", "db", "engine", "filter", "general", "jail", "replay")),
+    *(f"mcban.cli.{name}" for name in ("status", "sync", "transfer", "whitelist")),
+    "mcban.daemon.engine",
     "mcban.wiring",
     "mcban.store.schema",
     "sqlalchemy.dialects.sqlite.pysqlite",

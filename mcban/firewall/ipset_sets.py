@@ -153,8 +153,11 @@ class Sets:
         )
 
     def create_list(self, name: str) -> None:
-        """A new list, for both families."""
-        self._ask(f"cannot create list {name}", lambda c: c.create(name, stype="list:set", family=socket.AF_UNSPEC))
+        """A list, for both families; fine when it is there, since a command and the engine may both make it."""
+        self._ask(
+            f"cannot create list {name}",
+            lambda control: control.create(name, stype="list:set", family=socket.AF_UNSPEC, exclusive=False),
+        )
 
     def destroy(self, name: str) -> None:
         """Take a set or list away; fine when it is not there.

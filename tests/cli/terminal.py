@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 from mcban.cli.main import main
+from tests import warm
 from tests.patience import PATIENCE
 
 MCBAN = str(Path(sys.executable).with_name("mcban"))
@@ -86,7 +87,12 @@ class Terminal:
         return Answer(status, *texts)
 
     def process(self, *arguments: str | bytes, before: tuple[str, ...] = (), **options: Any) -> Answer:
-        """Run a command as a process of its own; `before` is what starts it, such as setpriv."""
+        """Run a command as a process of its own; `before` is what starts it, such as setpriv. Where nothing is said of
+        how it is started, it is forked: see tests.warm."""
+        typed = [argument for argument in arguments if isinstance(argument, str)]
+        if len(typed) == len(arguments) and not before and not options:
+            forked = warm.run(*typed, env=self.env)
+            return Answer(forked.returncode, forked.stdout, forked.stderr)
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": PATIENCE, **options}
         done = subprocess.run([*before, MCBAN, *arguments], env=self.env, check=False, **settings)
         return Answer(done.returncode, *((text or b"").decode() for text in (done.stdout, done.stderr)))

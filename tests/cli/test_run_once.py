@@ -136,7 +136,7 @@ def test_who_wants_no_past_gets_none(terminal: Terminal) -> None:
 
 def test_a_terminal_shows_how_far_it_is_between_what_it_says(terminal: Terminal) -> None:
     """The line of progress makes room for the log's lines, and is gone at the end."""
-    log = terminal.write("mc-exim.log", b"".join(lines_of(f"203.0.113.{n % 250}", 50) for n in range(3_000)))
+    log = terminal.write("mc-exim.log", b"".join(lines_of(f"203.0.113.{n % 250}", 50) for n in range(2_000)))
     terminal.read_only_here()
     status, out, shown = watched(terminal, "run", "--once", feed=False)
     assert (status, out) == (0, b"")

@@ -36,7 +36,7 @@ def banned(verdicts: list[Verdict]) -> list[tuple[int, str]]:
 EXIM = shipped(next(group for group in SHIPPED if group.name == "mc-exim"))
 
 
-@settings(max_examples=600)
+@settings(max_examples=200)
 @given(groups(), lives())
 def test_bans_are_those_of_a_model_that_keeps_every_hit(group: Group, life: list[Step]) -> None:
     """Whatever the ladder, the gaps, the liftings and what is disabled or allowed between: the same bans at the same

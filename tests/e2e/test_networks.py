@@ -40,10 +40,19 @@ def connect(gate: Node, source: str) -> str:
     return client.connect(gate.host.ipv6 if ":" in source else gate.host.ipv4, 25, source)
 
 
-@pytest.mark.parametrize("other", ["mc-exim-1d", "mc-exim-1w"], ids=["one jail", "two jails and an engine"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("gate", "family", "other"),
+    [
+        ("ipset", "IPv4", "mc-exim-1d"),
+        ("ipset", "IPv6", "mc-exim-1w"),
+        ("nftables", "IPv4", "mc-exim-1w"),
+        ("nftables", "IPv6", "mc-exim-1d"),
+    ],
+    indirect=["gate"],
+)
 def test_a_lifted_network_does_not_free_an_address_banned_by_itself(gate: Node, family: str, other: str) -> None:
-    """Nor the other way round; in the same jail or in another of the group, whichever came first."""
+    """Nor the other way round; in the same jail, or in another of the group while an engine runs, whichever came
+    first."""
     address, network, neighbour, stranger = FAMILIES[family]
     gate.mcban("jail", "change", "-j", "mc-exim", "--option", "max_count", "-v", "0")
     if other != "mc-exim-1d":

@@ -50,7 +50,7 @@ def mutilated(draw):
 
 @pytest.mark.parametrize("load", [load_filter, load_journal_filter])
 @given(text=st.one_of(FILES, mutilated()), spec=SPECS)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=80)
 def test_a_broken_filter_is_one_clear_line(tmp_path_factory, load, text, spec):
     """Whatever stands in a filter's file or in a jail's row, it works or is refused in one line; nothing else comes."""
     folder = tmp_path_factory.getbasetemp()

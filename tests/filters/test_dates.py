@@ -305,7 +305,7 @@ def test_a_date_without_its_year_is_read_back(seconds, written, zone, later):
     assert meant(line, zone, seconds + later) in both(seconds, zone)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(
     MOMENTS,
     st.sampled_from(WITH_YEAR + WITHOUT_YEAR),

@@ -71,14 +71,21 @@ def test_every_sample_is_judged_as_by_fail2ban(package, folders, capsys):
     assert set(differences) == set(KNOWN), "a disagreement is new, or one that is listed is gone"
 
 
-@pytest.mark.parametrize("finder", FINDERS)
-def test_all_of_debian_s_filters_find_in_a_log_what_each_finds_in_its_lines(package, folders, finder):
-    """Over all sample logs of Debian's fail2ban together, its filters find in blocks what they find line by line."""
+@pytest.fixture(scope="module")
+def judged(package, folders):
+    """Debian's filters, blocks of the lines of all sample logs, and what each filter finds in each line."""
     filters = [load_filter(name, folders) for name in names(folders)]
     logs = [path for path in sorted((package / SAMPLES).rglob("*")) if path.is_file()]
     lines = [line for log in logs for line in log.read_bytes().split(b"\n") if line and not line.startswith(b"#")]
     lines = [line + b"\r" if number % 7 == 0 else line for number, line in enumerate(lines)]
     blocks = [b"".join(line + b"\n" for line in lines[start : start + 400]) for start in range(0, len(lines), 400)]
-    expected = one_by_one(filters, lines, NOW, UTC)
+    return filters, blocks, one_by_one(filters, lines, NOW, UTC)
+
+
+@pytest.mark.xdist_group("judged")  # all that is judged once
+@pytest.mark.parametrize("finder", FINDERS)
+def test_all_of_debian_s_filters_find_in_a_log_what_each_finds_in_its_lines(judged, finder):
+    """Over all sample logs of Debian's fail2ban together, its filters find in blocks what they find line by line."""
+    filters, blocks, expected = judged
     assert len(expected) > 800
     assert in_blocks(Scanner(filters, UTC, finder), blocks, NOW) == expected

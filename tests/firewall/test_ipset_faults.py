@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcban.core.model import FOREVER
+from mcban.core.model import FOREVER, Ports
 from mcban.core.plan import Plan, Rule
 from mcban.errors import ConfigError, FirewallError, NoPermissionError
 from mcban.firewall import ipset as backend
@@ -154,6 +154,25 @@ def test_a_set_that_somebody_else_makes_at_the_same_moment_is_taken(
     monkeypatch.setattr(Sets, "create", create_late)
     assert firewall.apply(Plan(("a",), {"a": {"192.0.2.1": FOREVER}}), now()) == []
     assert firewall.read(["a"]).entries["a"] == {"192.0.2.1": FOREVER}
+
+
+def test_a_list_that_somebody_else_makes_at_the_same_moment_is_taken(
+    kernel: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`jail add` and the engine that notices it both find that a group has no list yet; what has the list's name and is
+    none is said."""
+    create_list, rules = Sets.create_list, {"a": Rule(("a",), Ports(((25, 25),)))}
+
+    def create_late(sets: Sets, name: str) -> None:
+        create_list(Sets(), name)
+        create_list(sets, name)
+
+    monkeypatch.setattr(Sets, "create_list", create_late)
+    assert IpsetFirewall().apply(Plan(("a",), {"a": {"192.0.2.1": FOREVER}}, rules), now()) == []
+    assert "a-all" in kernel.run("ipset", "list", "-n").split()
+    kernel.run("ipset", "create", "b-all", "hash:ip")
+    with pytest.raises(FirewallError, match="b-all: a set of this name, but of another kind, is there"):
+        create_list(Sets(), "b-all")
 
 
 def test_a_set_that_is_gone_has_left_its_list(kernel: Host) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from mcban.shipped import shipped
 from mcban.store import schema
 from mcban.store.database import Database
+from tests import warm
 from tests.netns import Host
 from tests.patience import PATIENCE
 
@@ -67,7 +68,7 @@ class Service:
 
     def mcban(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run a command of mcban."""
-        return self.command(MCBAN, *arguments, **env)
+        return warm.run(*arguments, env=self.env | env, namespace=self.host.name if self.host else "")
 
     def command(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run something where the engine is."""

@@ -133,7 +133,7 @@ def play(steps: list[str], block_size: int) -> tuple[Reader, Writer]:
         return reader, writer
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(STEPS), max_size=40), st.sampled_from([20, 70, 1000]))
 def test_each_line_once_whatever_happens(steps: list[str], block_size: int) -> None:
     """Renamed, recreated, read in pieces and killed in any order: each line is counted exactly once."""
@@ -142,7 +142,7 @@ def test_each_line_once_whatever_happens(steps: list[str], block_size: int) -> N
     assert len(reader.lines) == writer.number
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from([*STEPS, "copy", "copy"]), max_size=40), st.sampled_from([20, 70, 1000]))
 def test_none_twice_when_copied_and_cut(steps: list[str], block_size: int) -> None:
     """With copying and truncating among it, no line is counted twice, and each line is one that was written."""
