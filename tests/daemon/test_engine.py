@@ -196,9 +196,8 @@ def test_what_the_kernel_keeps_refusing_is_tried_less_and_less_often(
     firewall.reads = 0
     engine._guarded(engine._poll)
     for number in range(7):
-        began = time.monotonic()
         engine._guarded(engine._tend)
-        pauses.append(engine._due["sync"] - began)
+        pauses.append(engine._pause)
         for last in range(8):
             bans.ban(another, "mc-exim-1d", [f"203.0.113.{8 * number + last + 1}"], None, force=False, yes=False)
             engine._guarded(engine._poll)
