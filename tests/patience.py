@@ -18,13 +18,14 @@ PATIENCE = 120.0
 
 def until(happened: Callable[[], Any], what: str = "it", patience: float = PATIENCE) -> Any:
     """What `happened` gives once it is true; fails when that takes too long."""
-    end = time.monotonic() + patience
+    end, pause = time.monotonic() + patience, 0.02
     while True:
         result = happened()
         if result:
             return result
         assert time.monotonic() < end, f"{what} did not happen within {patience} seconds"
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.2)  # asking may be work, which what is waited for is kept from
 
 
 def before_its_end(act: Callable[[int], T]) -> T:

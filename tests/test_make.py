@@ -46,9 +46,8 @@ def host() -> Iterator[Host]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours without any setting of mcban's. What pip installs is compiled when it is used: most of it never is."""
-    ours = {key: value for key, value in os.environ.items() if not key.startswith(("MCBAN_", "MAKE"))}
-    return ours | {"PIP_NO_COMPILE": "1"} | more
+    """Ours without any setting of mcban's."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("MCBAN_", "MAKE"))} | more
 
 
 class Run:

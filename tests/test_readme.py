@@ -81,7 +81,7 @@ def test_installing_for_good_the_tour_and_the_init_script_work_as_written(tmp_pa
     script = OVERLAY + "set -x\n" + "".join(blocks("sh", "install"))
     script += "cat > /run/tour <<'TOUR'\n" + "".join(tour) + "TOUR\nunshare --net bash /run/tour\n"
     env = {key: value for key, value in os.environ.items() if not key.startswith(("MCBAN_", "VIRTUAL_ENV"))}
-    env |= {"SPACE": str(tmp_path / "space"), "DEBIAN_FRONTEND": "noninteractive", "PIP_NO_COMPILE": "1"}
+    env |= {"SPACE": str(tmp_path / "space"), "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "bash", "-c", script],
         cwd=copy_of_checkout(tmp_path),

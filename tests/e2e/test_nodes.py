@@ -253,7 +253,7 @@ def test_clocks_that_differ_by_minutes_do_no_harm(tmp_path: Path, cache: Path) -
         until(lambda: everywhere(nodes, "mc-exim-1d", "203.0.113.3"), "the ban everywhere")
         [row] = nodes.database.read(lambda t: t.addresses.get(["203.0.113.3"]))
         assert row.until is not None and abs(row.until - time.time() - 3000) < 150
-        for node in nodes:
+        for node in (nodes[0], nodes[2]):
             ip = f"198.51.100.{node.ahead % 256}"
             node.mcban("ban", "-j", "mc-ssh-1d", "-i", ip, "--for", "1h")
             until(lambda ip=ip: everywhere(nodes, "mc-ssh-1d", ip), "the ban everywhere")

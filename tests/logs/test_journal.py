@@ -201,15 +201,18 @@ def test_rotation_under_load(journald: Journald) -> None:
 
     def step() -> bool:
         nonlocal blocks, rotated
-        if time.monotonic() - rotated > 0.3:
-            os.kill(journald.pid, signal.SIGUSR2)
-            rotated = time.monotonic()
-        block = reading.journals.read()
-        if block is not None:
-            reading.take(block)
-            blocks += 1
-            if blocks % 5 == 0:
-                reading.restart()
+        more = True
+        while more:
+            if time.monotonic() - rotated > 0.3:
+                os.kill(journald.pid, signal.SIGUSR2)
+                rotated = time.monotonic()
+            block = reading.journals.read()
+            more = block is not None
+            if block is not None:
+                reading.take(block)
+                blocks += 1
+                if blocks % 5 == 0:
+                    reading.restart()
         return len(lines) >= len(wanted)
 
     until(step, f"{len(wanted)} lines")
