@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -79,6 +80,14 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
         pytest.skip(why)
     with postgres.shared_server(folder_of_run(tmp_path_factory) / "postgresql", programs) as server:
         yield server
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may enter. They may not enter pytest's: each run closes those of all runs again."""
+    with tempfile.TemporaryDirectory(prefix="mcban-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def require_mariadb() -> None:

@@ -96,14 +96,11 @@ def test_make_run_as_root_enforces_with_ipset(clone: Path, host: Host, tmp_path:
     assert host.run("ipset", "list", "-n") == ""
 
 
-def test_make_run_as_nobody_decides_in_memory(host: Host, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_make_run_as_nobody_decides_in_memory(host: Host, open_folder: Path) -> None:
     """Whoever is not root gets an engine with the memory firewall, and is told so."""
-    there = copy_of_checkout(tmp_path_factory.mktemp("nobody"))
+    there = copy_of_checkout(open_folder)
     if subprocess.run([DEBIAN_PYTHON, "-c", "import ensurepip"], check=False, capture_output=True).returncode != 0:
         pytest.skip("the system's Python has no ensurepip (python3-venv)")
-    for folder in (there, *there.parents):
-        if folder.owner() == "root" and folder != Path("/tmp") and folder != Path("/"):
-            folder.chmod(0o755)
     subprocess.run(["chown", "-R", "nobody", str(there)], check=True)
     nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--bounding-set=-all")
     env = environment(HOME=str(there), PATH="/usr/bin:/bin", PYTHON=DEBIAN_PYTHON)

@@ -162,12 +162,10 @@ NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 class TestPermissions:
     """What may not be read or written is 77, and is named."""
 
-    @pytest.fixture(autouse=True)
-    def reachable(self, tmp_path: Path) -> None:
-        """Pytest's folders are their owner's only."""
-        for folder in (tmp_path, *tmp_path.parents[:3]):
-            if folder.stat().st_uid == os.geteuid() and folder != Path("/tmp"):
-                folder.chmod(0o755)
+    @pytest.fixture
+    def tmp_path(self, open_folder: Path) -> Path:
+        """Where the terminal is."""
+        return open_folder
 
     def refuses(self, terminal: Terminal, *typed: str) -> str:
         """The one line that nobody gets."""
