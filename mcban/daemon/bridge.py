@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import deque
@@ -51,6 +52,20 @@ class Outage:
         self.again_at = time.monotonic() + self._pause
 
 
+class _Counted:
+    """Hits of one batch, in one piece of memory: as objects they would lie among the short-lived ones of later batches
+    and keep the allocator from giving those back."""
+
+    __slots__ = ("_packed", "size")
+
+    def __init__(self, hits: Sequence[Hit]) -> None:
+        self.size = len(hits)
+        self._packed = json.dumps(hits).encode()
+
+    def unpack(self) -> list[Hit]:
+        return [Hit(*values) for values in json.loads(self._packed)]
+
+
 class Bridge:
     """From the last that SQL said to the next."""
 
@@ -59,7 +74,7 @@ class Bridge:
         self.known: Known | None = None
         self.outage: Outage | None = None
         self.lookout: Lookout | None = None
-        self._counted: deque[Sequence[Hit]] = deque()
+        self._counted: deque[_Counted] = deque()
         self._caught_up_by = 0.0
         self._behind = False
         self._copied: Copied | None = None
@@ -90,14 +105,14 @@ class Bridge:
             self._copy.note(outcome.plan)
         gone = {entry for entries in outcome.plan.remove.values() for entry in entries}
         if gone:  # what they did is not held against them any more
-            left = ([hit for hit in hits if hit.ip not in gone] for hits in self._counted)
-            self._counted = deque(hits for hits in left if hits)
+            left = ([hit for hit in counted.unpack() if hit.ip not in gone] for counted in self._counted)
+            self._counted = deque(_Counted(hits) for hits in left if hits)
 
     def counted(self, hits: Sequence[Hit]) -> None:
         """These were written."""
         if hits:
-            self._counted.append(hits[-REMEMBERED:])
-            while sum(map(len, self._counted)) - len(self._counted[0]) >= REMEMBERED:
+            self._counted.append(_Counted(hits[-REMEMBERED:]))
+            while sum(counted.size for counted in self._counted) - self._counted[0].size >= REMEMBERED:
                 self._counted.popleft()
 
     def keep(self, positions: Iterable[Position], *, last: bool = False) -> str:
@@ -150,7 +165,8 @@ class Bridge:
         if self.lookout is None or not self.lookout.watching:
             intake = Intake(find_sources(self._context, world.book)[0])
             known = replace(self.known, world=world)  # newer than the last full sync, if that was never finished
-            self.lookout = Lookout(self._context, known, intake, positions, self._counted, unwritten, self.lookout)
+            counted = [hits.unpack() for hits in self._counted]
+            self.lookout = Lookout(self._context, known, intake, positions, counted, unwritten, self.lookout)
         bans, outcome, more = self.lookout.watch(seconds)
         if bans:
             log.warning("%s", "\n".join(f"{describe(ban, self._context.now)}, by what is known" for ban in bans))
@@ -158,10 +174,9 @@ class Bridge:
 
     def restore(self) -> Outcome:
         """Put back what somebody took out of the kernel, as far as it is known. Raises what the firewall raises."""
-        known = self.lookout.known() if self.lookout is not None else self.known
-        if known is None:
+        if self.known is None:
             return NOTHING
-        aim = known.aim(self._context)
+        aim = self.lookout.aim() if self.lookout is not None else self.known.aim(self._context)
         glance = self._context.firewall.glance(list(aim.wanted.entries))
         if glance.whole and all(glance.counts.get(jail, 0) for jail, ends in aim.wanted.entries.items() if ends):
             return NOTHING
@@ -204,10 +219,9 @@ class Bridge:
 
     def _drop_allowed(self, known: Known) -> None:
         """Who is allowed by settings or machine since."""
-        for name, ends in known.bans.items():
+        for name, ends in known.ends().items():
             jail = known.world.book.jails.get(name)
-            for entry in [e for e in ends if jail is None or known.world.allow.touching(e, jail) is not None]:
-                del ends[entry]
+            known.bans[name].discard(e for e in ends if jail is None or known.world.allow.touching(e, jail) is not None)
 
     # What it says
 

@@ -96,6 +96,8 @@ class Enforcement:
             self.doubt()
         spare = self._bridge.spared()
         outcome = sync(self._context, spare=spare)
+        self._troubles.forget_refusals()
+        self.note(outcome)
         self._drift.synced(self._context, outcome, time.monotonic())
         self._owed = False
         if spare:
@@ -107,13 +109,12 @@ class Enforcement:
         elif outcome.plan.additions and self._context.firewall.enforces:
             count = outcome.plan.additions
             log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
-        self._troubles.forget_refusals()
-        self.note(outcome)
         if outcome.withheld:
             raise RefusedError(outcome.withheld)
 
     def note(self, outcome: Outcome) -> None:
         """This was done to the kernel, as SQL says."""
+        self._drift.put(outcome.plan)
         self._bridge.note(outcome)
         self.tell_refusals(outcome)
 

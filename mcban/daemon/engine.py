@@ -356,14 +356,14 @@ class Engine:
             self._mend_soon()
 
     def _purge(self) -> None:
+        much = self._memory.size > MUCH
+        self._memory.forget()  # what is written here would make it do so anyway
+        if much:
+            heap.give_back()  # before others take places among what is free now
         if self._enforcement.take_over():
             self._enforcement.doubt()
             self._follow_sources()
         self._purging.step(self._context, self._enforcement.world)
-        much = self._memory.size > MUCH
-        self._memory.forget()  # what was written here would make it do so anyway: the space is free at once
-        if much:
-            heap.give_back()
 
     def _reload(self) -> None:
         """Read jails and filters again: SIGHUP."""

@@ -12,7 +12,7 @@ from mcban.service.context import Context
 from mcban.service.known import Known
 from mcban.service.provisional import Provisional
 from mcban.service.sources import Intake
-from mcban.service.sync import Outcome
+from mcban.service.sync import Aim, Outcome
 
 
 class Lookout:
@@ -78,9 +78,9 @@ class Lookout:
         if self._reader is not None:
             self._reader.wait(timeout)
 
-    def known(self) -> Known:
+    def aim(self) -> Aim:
         """What the kernel should hold by now."""
-        return self._judgement.known()
+        return self._judgement.aim()
 
     @property
     def bans(self) -> dict[str, dict[str, int]]:
@@ -89,11 +89,12 @@ class Lookout:
 
     def unconfirmed(self, known: Known) -> list[tuple[str, str]]:
         """The bans, as (entry, jail), that SQL does not know of by now."""
+        confirmed = known.ends()
         return [
             (entry, jail)
             for jail, ends in self.bans.items()
             for entry, end in ends.items()
-            if end > self._context.now and entry not in known.bans.get(jail, {})
+            if end > self._context.now and entry not in confirmed.get(jail, {})
         ]
 
     def status(self) -> list[LogStatus]:

@@ -18,10 +18,11 @@ from __future__ import annotations
 import time
 
 from mcban.core.address import pack
+from mcban.core.ends import Ends
 from mcban.core.plan import Plan
 from mcban.firewall.base import Turnover
 from mcban.service.context import Context, World
-from mcban.service.sync import Aim, Outcome, enforce, entry_of, lines_of, runs
+from mcban.service.sync import Outcome, enforce, entry_of, lines_of, runs
 from mcban.service.world import load_world
 from mcban.store.addresses import AddressRecord
 from mcban.store.database import Transaction
@@ -48,45 +49,58 @@ class DriftWatch:
     """What a full sync left behind, and whether it is still so."""
 
     def __init__(self) -> None:
-        self._aim: Aim | None = None
+        self._aside: dict[str, int] | None = None
+        """Of every list, how many of SQL's bans stay out of it; None while everything is to be read."""
         self._read_all_at = 0.0
         self._protected: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._count_at = 0.0
+        self._given: dict[str, Ends] = {}
+        """What each list was given since it was looked at last."""
         self._fresh: set[str] = set()
+        """The lists that were not looked at since the last full sync."""
         self._look_at: dict[str, float] = {}
         self._costs: dict[str, float] = {}
 
     def synced(self, context: Context, outcome: Outcome, now: float) -> None:
         """Remember a full sync; one that left something undone is to be followed by another. `now` is any clock's."""
-        self._aim = None if outcome.refusals or outcome.withheld else outcome.aim
+        aim = None if outcome.refusals or outcome.withheld else outcome.aim
+        self._aside = aim.aside if aim else None
         self._read_all_at = now + READ_ALL_EVERY
         self._protected = dict(context.host.protected())
         self._count_at = 0.0
-        self._fresh = set(self._aim.wanted.entries) if self._aim else set()
-        if self._aim:  # what a list cost that is gone is no reason to look at the others less often
-            self._costs = {jail: cost for jail, cost in self._costs.items() if jail in self._aim.wanted.entries}
+        self._given = {jail: Ends(ends) for jail, ends in aim.wanted.entries.items()} if aim else {}
+        self._fresh = set(self._given)
+        if aim:  # what a list cost that is gone is no reason to look at the others less often
+            self._costs = {jail: cost for jail, cost in self._costs.items() if jail in aim.aside}
+
+    def put(self, plan: Plan) -> None:
+        """Single entries came and went as SQL says, which need not be asked again."""
+        for jail in self._given.keys() & plan.add.keys():
+            self._given[jail].update(plan.add[jail])
+        for jail in self._given.keys() & plan.remove.keys():
+            self._given[jail].discard(plan.remove[jail])
 
     def doubt(self) -> None:
         """Have everything read next time: something changed that may reach far."""
-        self._aim = None
+        self._aside = None
 
     def drifted(self, context: Context, now: float) -> bool:
         """Whether a full sync is called for. Raises what `Firewall.glance` and the database raise."""
-        aim = self._aim
-        if aim is None or now >= self._read_all_at or context.host.protected() != self._protected:
+        aside = self._aside
+        if aside is None or now >= self._read_all_at or context.host.protected() != self._protected:
             return True
-        glance = context.firewall.glance(list(aim.wanted.entries))
+        glance = context.firewall.glance(list(aside))
         if not glance.whole:
             return True
-        held = {jail: glance.counts.get(jail, 0) for jail in aim.aside}
+        held = {jail: glance.counts.get(jail, 0) for jail in aside}
         if held == self._counts and now < self._count_at:
             return False
         early, late = context.now - CLOCK, context.now + CLOCK
-        counts = context.database.read(lambda t: t.addresses.running_counts(aim.aside, early, late))
-        for jail, aside in aim.aside.items():
+        counts = context.database.read(lambda t: t.addresses.running_counts(aside, early, late))
+        for jail, number in aside.items():
             fewest, most = counts.get(jail, (0, 0))
-            if not fewest - aside <= held[jail] <= most - aside:
+            if not fewest - number <= held[jail] <= most - number:
                 return True
         self._counts, self._count_at = held, now + COUNT_EVERY
         return False
@@ -94,25 +108,25 @@ class DriftWatch:
     def look(self, context: Context, now: float) -> Outcome | None:
         """Look at the entries of the lists whose turn it is, and set right those that somebody exchanged. None when a
         full sync is called for. Raises what the firewall and the database raise; a full sync is due then, too."""
-        aim = self._aim
-        if aim is None:
+        aside = self._aside
+        if aside is None:
             return Outcome(Plan())
-        self._aim = None  # until all is well: what is told once is not told again
+        self._aside = None  # until all is well: what is told once is not told again
         found: dict[str, Turnover] = {}
-        for jail in aim.wanted.entries:
+        for jail in aside:
             # Whatever comes into a list that was counted empty shows in the count.
             if now >= self._look_at.get(jail, 0.0) and self._counts.get(jail) != 0:
                 turnover = self._turnover(context, jail, now)
                 if turnover is None:
                     return None
-                left = self._unexplained(aim, jail, turnover, context.now)
+                left = self._unexplained(jail, turnover, context.now)
                 if left.came or left.went:
                     found[jail] = left
         if sum(len(some.came) + len(some.went) for some in found.values()) > MANY:
             return None
         outcome = self._set_right(context, found) if found else Outcome(Plan())
         if not outcome.refusals:
-            self._aim = aim
+            self._aside = aside
         return outcome
 
     def _turnover(self, context: Context, jail: str, now: float) -> Turnover | None:
@@ -127,15 +141,18 @@ class DriftWatch:
         self._look_at[jail] = now + every
         return turnover
 
-    def _unexplained(self, aim: Aim, jail: str, turnover: Turnover, now: int) -> Turnover:
-        """What the last full sync does not explain, which it can only while it is fresh."""
-        if jail not in self._fresh:
-            return turnover
+    def _unexplained(self, jail: str, turnover: Turnover, now: int) -> Turnover:
+        """What does not follow from what the list was given. Why an entry went, that can tell only after a full sync,
+        which gives all that there should be."""
+        given, self._given[jail] = self._given[jail], Ends()
+        fresh = jail in self._fresh
         self._fresh.discard(jail)
-        ends = aim.wanted.entries[jail]
+        if not turnover.came and not turnover.went:
+            return turnover
+        ends = given.unpack()
         return Turnover(
             {entry for entry in turnover.came if ends.get(entry, 0) <= now},
-            {entry for entry in turnover.went if ends.get(entry, 0) > now},
+            {entry for entry in turnover.went if ends.get(entry, 0) > now} if fresh else turnover.went,
         )
 
     def _set_right(self, context: Context, found: dict[str, Turnover]) -> Outcome:

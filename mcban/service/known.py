@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mcban.core.ends import Ends
 from mcban.core.model import Position
 from mcban.core.plan import Plan, Wanted
 from mcban.service.context import Context, World
@@ -15,10 +16,10 @@ from mcban.store.database import Transaction
 @dataclass(slots=True)
 class Known:
     """Jails, allowances and bans as of the last that SQL said. `bans` are by jail the entries that the kernel should
-    hold, with their ends; `positions` how far the logs were read by then."""
+    hold; `positions` how far the logs were read by then."""
 
     world: World
-    bans: dict[str, dict[str, int]] = field(default_factory=dict)
+    bans: dict[str, Ends] = field(default_factory=dict)
     positions: list[Position] = field(default_factory=list)
 
     def note(self, plan: Plan) -> None:
@@ -27,18 +28,21 @@ class Known:
             if jail in self.bans:
                 self.bans[jail].update(ends)
         for jail, entries in plan.remove.items():
-            for entry in entries:
-                self.bans.get(jail, {}).pop(entry, None)
+            if jail in self.bans:
+                self.bans[jail].discard(entries)
+
+    def ends(self) -> dict[str, dict[str, int]]:
+        """By jail when the bans end, to be looked up."""
+        return {jail: ends.unpack() for jail, ends in self.bans.items()}
 
     def aim(self, context: Context) -> Aim:
         """What the kernel should hold by this."""
-        return Aim(Wanted(wanted_rules(context, self.world.book.groups.values()), self.bans), {})
+        return Aim(Wanted(wanted_rules(context, self.world.book.groups.values()), self.ends()), {})
 
 
 def known_by(world: World, aim: Aim) -> Known:
-    """What a full sync found. The entries are shared with `aim`, not copied: there may be a million of them."""
-    bans = {jail: ends if isinstance(ends, dict) else dict(ends) for jail, ends in aim.wanted.entries.items()}
-    return Known(world, bans)
+    """What a full sync found."""
+    return Known(world, {jail: Ends(ends) for jail, ends in aim.wanted.entries.items()})
 
 
 def ask(context: Context) -> Known:

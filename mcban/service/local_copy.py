@@ -22,6 +22,7 @@ from zlib import crc32
 
 from mcban.core.address import parse_network
 from mcban.core.allowlist import Allowance, AllowList
+from mcban.core.ends import Ends
 from mcban.core.model import Group, Jail, Kind, Ports, Position
 from mcban.core.plan import Plan
 from mcban.errors import DataError
@@ -210,28 +211,31 @@ def _parse(data: bytes, database: str) -> Known:
     said = json.loads(firsts[0][1])
     if said["database"] != database:
         raise _OtherDatabaseError
-    known = Known(_world_from_json(said), {}, _positions(firsts[1][1]))
-    for jail in known.world.book.jails:
-        known.bans[jail] = {}
+    world, positions = _world_from_json(said), _positions(firsts[1][1])
+    bans: dict[str, dict[str, int]] = {jail: {} for jail in world.book.jails}
     for line in firsts[2][1].decode().splitlines():
         jail, entry, end = line.split("\t")
-        known.bans[jail][entry] = int(end)
+        bans[jail][entry] = int(end)
     for kind, payload in blocks:
         if kind == _READ:
-            known.positions = _positions(payload)
+            positions = _positions(payload)
             continue
         for line in payload.decode().splitlines():
             jail, entry, *rest = line[1:].split("\t")
-            known.note(Plan(add={jail: {entry: int(rest[0])}}) if line[0] == "+" else Plan(remove={jail: {entry}}))
-    return known
+            if line[0] == "+":
+                bans.get(jail, {})[entry] = int(rest[0])
+            else:
+                bans.get(jail, {}).pop(entry, None)
+    return Known(world, {jail: Ends(ends) for jail, ends in bans.items()}, positions)
 
 
 def _to_json(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode()
 
 
-def _bans_to_bytes(bans: dict[str, dict[str, int]]) -> bytes:
-    return "".join(f"{jail}\t{entry}\t{end}\n" for jail, ends in bans.items() for entry, end in ends.items()).encode()
+def _bans_to_bytes(bans: dict[str, Ends]) -> bytes:
+    lines = (f"{jail}\t{entry}\t{end}\n" for jail, ends in bans.items() for entry, end in ends.unpack().items())
+    return "".join(lines).encode()
 
 
 def _positions(payload: bytes) -> list[Position]:

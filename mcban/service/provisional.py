@@ -15,9 +15,10 @@ from dataclasses import replace
 from mcban.core.allowlist import AllowList
 from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge, nobody, seen_from
 from mcban.core.model import Ban, Group, Hit
+from mcban.core.plan import Wanted
 from mcban.service.context import Context, World
 from mcban.service.known import Known
-from mcban.service.sync import Outcome, enforce
+from mcban.service.sync import Aim, Outcome, enforce, wanted_rules
 from mcban.service.world import allowed_here
 from mcban.store.addresses import AddressRecord
 
@@ -35,7 +36,7 @@ class Provisional:
     their ends; those that ended are forgotten by and by."""
 
     def __init__(self, context: Context, known: Known) -> None:
-        self._context, self._known = context, known
+        self._context, self._known, self._ends = context, known, known.ends()
         self._records: OrderedDict[tuple[str, str], Record] = OrderedDict()
         self._number = 0
         self._protected: dict[str, str] = {}
@@ -74,10 +75,10 @@ class Provisional:
                 del ends[entry]
         self._most = max(ENDED, 2 * sum(map(len, self.bans.values())))
 
-    def known(self) -> Known:
+    def aim(self) -> Aim:
         """All that the kernel should hold by now."""
-        merged = {jail: {**ends, **self.bans.get(jail, {})} for jail, ends in self._known.bans.items()}
-        return replace(self._known, world=self._current(), bans=merged)
+        merged = {jail: {**ends, **self.bans.get(jail, {})} for jail, ends in self._ends.items()}
+        return Aim(Wanted(wanted_rules(self._context, self._current().book.groups.values()), merged), {})
 
     def _judge(self, hits: Iterable[Hit]) -> list[Ban]:
         world = self._current()
@@ -99,7 +100,7 @@ class Provisional:
         if record is None:
             record = self._records[key] = Record()
             for jail in group.jails:
-                end = self._known.bans.get(jail.name, {}).get(entry)
+                end = self._ends.get(jail.name, {}).get(entry)
                 if end is not None:
                     record.standings[jail.name] = Standing(until=end)
             if len(self._records) > MOST:

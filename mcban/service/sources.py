@@ -138,7 +138,7 @@ class Intake:
                     self._warn(feed, path, f"{why}: the time of reading is taken; is the clock or the time zone right?")
                     at = now  # noqa: PLW2901  # from here on it is the hit's
                 for group in groups[index]:
-                    hits.append(Hit(at + ahead, ip, group, user))  # noqa: PERF401  # mostly one: no list for it
+                    hits.append(Hit(at + ahead if ahead else at, ip, group, user))  # noqa: PERF401  # mostly one: no list for it
             if scanner.overlong > overlong:
                 self._warn(feed, path, "lines too long to be matched were passed over")
             for index, count in scanner.gave_up.items():

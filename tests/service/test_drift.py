@@ -92,6 +92,24 @@ def test_a_single_entry_too_few_or_too_many_is_found(context: Context, what: str
     assert compare(context).plan.empty
 
 
+def test_sql_is_not_asked_about_what_was_put_in_by_its_word(context: Context) -> None:
+    """A ban that the engine itself put in calls for no question, once; what it took out again does."""
+    fill(context, 20)
+    watch = watch_of(context)
+    assert not watch.drifted(context, 1.0) and watch.look(context, 1.0) == Outcome(Plan())
+    held = firewall_of(context).entries["mc-exim-1y"]
+    mine, lifted, stray = "203.0.113.200", "203.0.113.201", "203.0.113.202"
+    held |= dict.fromkeys((mine, lifted, stray), FOREVER)
+    watch.put(Plan(add={"mc-exim-1y": {mine: FOREVER, lifted: FOREVER}}))
+    watch.put(Plan(remove={"mc-exim-1y": {lifted}}))
+    assert watch.look(context, 10.0) is not None
+    assert mine in held and lifted not in held and stray not in held
+    del held[mine]
+    assert watch.look(context, 20.0) == Outcome(Plan())
+    held[mine] = FOREVER
+    assert watch.look(context, 30.0) is not None and mine not in held
+
+
 def test_entries_that_somebody_exchanged_are_set_right(context: Context) -> None:
     """One taken out and another put in keeps the count: a look finds both, says so, and undoes it, once."""
     [ip, *_] = fill(context, 20)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mcban.core.ends import Ends
 from mcban.core.model import FOREVER, Position
 from mcban.core.plan import Plan
 from mcban.errors import DataError
@@ -51,9 +52,9 @@ def test_what_is_written_is_read_back(known: Known, tmp_path: Path) -> None:
     copy.flush(known, READ, 0.0)
     assert (copy.trouble, (tmp_path / NAME).stat().st_mode & 0o777) == ("", 0o600)
     found = copy_of(tmp_path).known
-    assert (found.world.book.groups, found.bans, found.positions) == (known.world.book.groups, known.bans, READ)
+    assert (found.world.book.groups, found.ends(), found.positions) == (known.world.book.groups, known.ends(), READ)
     assert set(found.world.allow.allowances) == set(known.world.allow.allowances)
-    assert known.bans["mc-exim-1d"] == {IP: NOON + 86_400}
+    assert known.ends()["mc-exim-1d"] == {IP: NOON + 86_400}
     with pytest.raises(DataError, match="another database"):
         read_copy(tmp_path, "mysql://a/c")
 
@@ -88,7 +89,7 @@ def test_single_changes_lead_to_the_same_as_all_anew(
 ) -> None:
     """Whatever comes and goes, and however often it is written: the copy says what is known."""
     folder = tmp_path_factory.mktemp("copy")
-    known = replace(known, bans={jail: dict(ends) for jail, ends in known.bans.items()})
+    known = replace(known, bans={jail: Ends(ends) for jail, ends in known.ends().items()})
     copy = LocalCopy(folder, HERE)
     copy.flush(known, READ, 0.0)
     for now, (jail, entry, end, written) in enumerate(changes):
@@ -98,7 +99,7 @@ def test_single_changes_lead_to_the_same_as_all_anew(
         if written:
             copy.flush(known, READ, float(now))
     copy.flush(known, READ, 99.0)
-    assert copy_of(folder).known.bans == known.bans
+    assert copy_of(folder).known.ends() == known.ends()
 
 
 @quick
@@ -108,16 +109,16 @@ def test_a_damaged_copy_is_refused_and_a_torn_one_is_as_it_was_before(
 ) -> None:
     """A byte that is another one anywhere, or an end that is missing: nothing is read that was never said."""
     folder = tmp_path_factory.mktemp("copy")
-    known = replace(known, bans={jail: dict(ends) for jail, ends in known.bans.items()})
+    known = replace(known, bans={jail: Ends(ends) for jail, ends in known.ends().items()})
     copy, said = LocalCopy(folder, HERE), []
     copy.flush(known, READ, 0.0)
     for n in range(3):
-        said.append({jail: dict(ends) for jail, ends in known.bans.items()})
+        said.append(known.ends())
         one = Plan(add={"mc-ssh-1d": {f"203.0.113.{n}": NOON + n}})
         known.note(one)
         copy.note(one)
         copy.flush(known, READ, 1.0)
-    said.append(known.bans)
+    said.append(known.ends())
     whole = (folder / NAME).read_bytes()
     place = data.draw(st.integers(0, len(whole) - 1))
     if data.draw(st.booleans(), "torn"):
@@ -130,7 +131,7 @@ def test_a_damaged_copy_is_refused_and_a_torn_one_is_as_it_was_before(
     except DataError as error:
         assert ("\n" not in str(error) and "damaged" in str(error)) or "another database" in str(error)
     else:
-        assert found.known.bans in said
+        assert found.known.ends() in said
 
 
 @pytest.mark.parametrize(
@@ -154,4 +155,4 @@ def test_a_copy_that_somebody_else_touched_is_written_anew(known: Known, tmp_pat
     copy.flush(known, READ, 1.0)
     assert "cannot be written" in copy.trouble
     copy.flush(known, READ, 1000.0)
-    assert (copy.trouble, copy_of(tmp_path).known.bans) == ("", known.bans)
+    assert (copy.trouble, copy_of(tmp_path).known.ends()) == ("", known.ends())

@@ -78,8 +78,8 @@ def test_what_the_kernel_should_hold_is_what_is_known_and_what_came_since(contex
     known: Known = ask(context)
     judgement = Provisional(context, known)
     judgement.enforce(judgement.take(hits(5, "203.0.113.8")))
-    assert judgement.known().bans["mc-exim-1d"].keys() == {IP, "203.0.113.8"}
-    assert known.bans["mc-exim-1d"].keys() == {IP}
+    assert judgement.aim().wanted.entries["mc-exim-1d"].keys() == {IP, "203.0.113.8"}
+    assert known.ends()["mc-exim-1d"].keys() == {IP}
 
 
 def test_bans_that_ended_are_forgotten_however_long_it_takes(context: Context, machine: Machine) -> None:
@@ -92,4 +92,4 @@ def test_bans_that_ended_are_forgotten_however_long_it_takes(context: Context, m
         judgement.enforce(judgement.take(failures))
         assert judgement.bans["mc-exim-1d"].keys() >= set(attackers)
     assert sum(map(len, judgement.bans.values())) <= provisional.ENDED + 100
-    assert set(attackers) <= judgement.known().bans["mc-exim-1d"].keys()
+    assert set(attackers) <= judgement.aim().wanted.entries["mc-exim-1d"].keys()
