@@ -26,6 +26,8 @@ DEFAULT_FILE = Path("/etc/mcban/mcban.toml")
 BACKENDS = ("ipset", "nftables", "memory")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 TLS_MODES = ("off", "required", "verify")
+_PASSWORD = re.compile(r"://[^:/\s]*:[^@\s]+@|[?&][^=&]*(?:passw(?:or)?d|secret)[^=&]*=[^&\s]", re.IGNORECASE)
+"""In a URL: the user's, or an option that holds one."""
 _BETWEEN_URLS = re.compile(r"\s+(?=[A-Za-z0-9+]+://)")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 
@@ -57,6 +59,8 @@ class Config:
     keep_events: int = 31_536_000
     keep_bans: int = 31_536_000
     local_copy: bool = True
+    warnings: tuple[str, ...] = ()
+    """What is to be said of the settings although they can be used."""
 
     @property
     def url(self) -> str:
@@ -84,6 +88,7 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
     """
     named = file or (Path(environment["MCBAN_CONFIG"]) if environment.get("MCBAN_CONFIG") else None)
     values = _flatten(_read(named or DEFAULT_FILE, required=named is not None), str(named or DEFAULT_FILE))
+    warnings = _exposed(named or DEFAULT_FILE, values)
     for variable, key in _ENVIRONMENT.items():
         if environment.get(variable):
             values[key] = environment[variable]
@@ -99,7 +104,22 @@ def load(file: Path | None, environment: Mapping[str, str]) -> Config:
         settings["node"] = socket.gethostname()
     settings["database_password"] = environment.get("MCBAN_DATABASE_PASSWORD", "")
     _check_tls(settings, named or DEFAULT_FILE)
-    return Config(**settings)
+    return Config(**settings, warnings=warnings)
+
+
+def _exposed(file: Path, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """A warning, where everybody on this machine may read the password that stands in `file`."""
+    urls = values.get("database.url", "")
+    text = " ".join(map(str, urls)) if isinstance(urls, list) else str(urls)
+    if not _PASSWORD.search(text):
+        return ()
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except OSError:
+        return ()
+    if not mode & stat.S_IROTH:
+        return ()
+    return (f"{file} holds a password and may be read by everybody (mode {mode:04o}): run chmod o= {file}",)
 
 
 def _check_tls(settings: Mapping[str, Any], file: Path) -> None:

@@ -16,8 +16,9 @@ from mcban.shipped import shipped
 
 SHIPPED = shipped("etc") / "mcban.toml"
 
-# What the file shows is an example there, not the default, since the default is of the machine, or nothing.
-EXAMPLES = {"filter_path", "ignoreip", "node", "database_url", "database_password_file"}
+# What the file shows is an example there, not the default, since the default is of the machine, or nothing. That of a
+# URL has a password, of which a warning follows.
+EXAMPLES = {"filter_path", "ignoreip", "node", "database_url", "database_password_file", "warnings"}
 
 
 def uncommented() -> str:

@@ -258,7 +258,11 @@ def _size(log: str) -> int:
 
 
 def _watch(log: str, progress: Progress) -> Iterator[bytes]:
-    for block in read_blocks(log, progress.read):
+    from mcban.logs import UTF16, UTF16_SAID  # noqa: PLC0415  # for two commands only
+
+    for number, block in enumerate(read_blocks(log, progress.read)):
+        if not number and block[:2] in UTF16:
+            click.echo(f"mcban: {printable(log)}: {UTF16_SAID}", err=True)
         yield block
         progress.matched(block)
 

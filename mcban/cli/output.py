@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_WARNED = "mcban.warned"
+
 MOST_BANS = click.IntRange(1, 10_000)
 """A `max_count`: more bans than that, and no blacklist is meant."""
 
@@ -66,8 +68,22 @@ def addresses_option(help_text: str, *, required: bool = True) -> Callable[[F], 
 
 def config_of(ctx: click.Context) -> settings.Config:
     """The settings, for a command that needs nothing else. Raises ConfigError, NoPermissionError."""
+    config = _load(ctx)
+    _warn(ctx, config)
+    return config
+
+
+def _load(ctx: click.Context) -> settings.Config:
     file: Path | None = ctx.find_root().obj
     return settings.load(file, os.environ)
+
+
+def _warn(ctx: click.Context, config: settings.Config) -> None:
+    """Say what is to be said of settings that can be used, once for each command."""
+    if not ctx.meta.setdefault(_WARNED, False):
+        ctx.meta[_WARNED] = True
+        for line in config.warnings:
+            click.echo(f"mcban: {printable(line, 1000)}", err=True)
 
 
 def context_of(ctx: click.Context, *, database: bool = True) -> Context:
@@ -75,7 +91,9 @@ def context_of(ctx: click.Context, *, database: bool = True) -> Context:
     with interrupt:
         from mcban.wiring import open_database, wire  # noqa: PLC0415  # SQLAlchemy: longer than most commands run
 
-    context = wire(config_of(ctx))
+    config = _load(ctx)
+    context = wire(config)
+    _warn(ctx, config)
     ctx.call_on_close(context.firewall.close)
     ctx.call_on_close(context.database.dispose)
     if database:

@@ -3,12 +3,14 @@
 from mcban.logs.archive import InDoubtError, find_archives, read_archive, read_file, size_of
 from mcban.logs.follower import POLL, Follower
 from mcban.logs.journal_name import is_journal, name_entries
-from mcban.logs.model import Block, LogState, LogStatus, Position
+from mcban.logs.model import UTF16, UTF16_SAID, Block, LogState, LogStatus, Position
 from mcban.logs.paths import split_logpath
 from mcban.logs.reader import LogReader
 
 __all__ = [
     "POLL",
+    "UTF16",
+    "UTF16_SAID",
     "Block",
     "Follower",
     "InDoubtError",

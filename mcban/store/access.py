@@ -21,6 +21,8 @@ _DRIVERS = {
 }
 _SECRET = re.compile(r"passw(or)?d|secret", re.IGNORECASE)
 """Options in a URL that hold a password."""
+_SQLITE_OPTIONS = {"timeout", "cached_statements", "check_same_thread", "detect_types", "isolation_level"}
+"""Those of its driver. With `uri` the path would be another one for us than for SQLite."""
 _NAMING_DATABASE = {"database", "db", "read_default_file"}
 """Options in a URL by which PyMySQL may learn the database's name."""
 
@@ -69,6 +71,11 @@ class Access:
                 f"{self.named}: what stands after the first @ is no host: write an @ in a password as %40"
             )
         if name == "sqlite":  # it has one driver, and the init script looks for the URL as it is written
+            strange = next((option for option in url.query if option not in _SQLITE_OPTIONS), None)
+            if strange is not None:
+                raise ConfigError(
+                    f"{self.named}: SQLite has no option {printable(strange)} here: sqlite:////PATH is all"
+                )
             return url
         if "://" in (url.database or ""):  # it would be shown, with the next URL's password in it
             raise ConfigError(f"{self.named}: several URLs stand in it: write a list, or blanks between them")

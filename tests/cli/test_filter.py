@@ -276,3 +276,16 @@ def test_a_path_means_the_file_that_it_names(bare: Terminal) -> None:
         assert "ends in .conf or .local" in bare.refuses(65, "filter", "show", str(file))
     shown = bare.json("filter", "show", str(bare.write("filters/mine.v2.conf", beside)).removesuffix(".conf"))
     assert (shown["name"], shown["path"]) == ("mine.v2", str(text.with_name("mine.v2.conf")))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_log_in_utf16_is_told_as_such(terminal: Terminal, encoding: str) -> None:
+    """One line names the log and what to do; else it would look as if the filter were to blame."""
+    log = terminal.folder / "windows.log"
+    log.write_bytes(("\ufeff" + failure("203.0.113.7")).encode(encoding))
+    for typed in (("filter", "test", "mc-exim-filter"), ("replay", "-j", "mc-exim")):
+        answer = terminal.process(*typed, str(log))
+        assert answer.status == 0
+        assert answer.err.startswith(f"mcban: {log}: it is UTF-16, ") and answer.err.count("\n") == 1
+    log.write_bytes(("\ufeff" + failure("203.0.113.7")).encode("utf-8"))
+    assert terminal.process("replay", "-j", "mc-exim", str(log)).err == ""

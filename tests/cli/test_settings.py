@@ -97,7 +97,33 @@ def test_a_server_that_refuses_the_password(bare: Terminal, mariadb: Server) -> 
     bare.env["MCBAN_DATABASE_URL"] = f"mysql+pymysql://nobody:secret@localhost/d?unix_socket={mariadb.socket}"
     said = bare.refuses(69, "banned")
     assert "user, password and grants" in said
+    assert "(error 1045: Access denied for user 'nobody'@'localhost'" in said
     assert "secret" not in said
+
+
+@pytest.mark.parametrize("option", ["foo=1", "mode=ro", "uri=true"])
+def test_an_option_that_sqlite_does_not_know(bare: Terminal, option: str) -> None:
+    """It is 78 and one line, and no file is made."""
+    bare.env["MCBAN_DATABASE_URL"] = f"sqlite:///{bare.folder}/there.sqlite?{option}"
+    said = complaint(bare.process("db", "upgrade"), 78)
+    assert f"SQLite has no option {option.partition('=')[0]} here" in said
+    assert not list(bare.folder.glob("there*"))
+
+
+def test_a_password_that_everybody_may_read(terminal: Terminal) -> None:
+    """Each command that reads the settings says so once, with what to do; not when the file is closed, nor when there
+    is no password in it. The command does its work."""
+    url = f"sqlite:///{terminal.database}"
+    file = terminal.write("mcban.toml", f"[database]\nurl = '{url}'\n")
+    file.chmod(0o644)
+    assert terminal.process("jail", "list").err == ""
+    file.write_text("[database]\nurl = 'mysql+pymysql://u:s3cret@localhost/d'\n")
+    terminal.env["MCBAN_DATABASE_URL"] = url  # the password is there all the same
+    for command in ("jail list", "filter list", "status"):
+        said = terminal.process(*command.split()).err
+        assert said == f"mcban: {file} holds a password and may be read by everybody (mode 0644): run chmod o= {file}\n"
+    file.chmod(0o640)
+    assert terminal.process("jail", "list").err == ""
 
 
 def test_an_empty_server_wants_a_schema(bare: Terminal, empty_mariadb: str) -> None:
