@@ -258,10 +258,10 @@ def _size(log: str) -> int:
 
 
 def _watch(log: str, progress: Progress) -> Iterator[bytes]:
-    from mcban.logs import UTF16, UTF16_SAID  # noqa: PLC0415  # for two commands only
+    from mcban.logs import UTF16_SAID, is_utf16  # noqa: PLC0415  # for two commands only
 
     for number, block in enumerate(read_blocks(log, progress.read)):
-        if not number and block[:2] in UTF16:
+        if not number and is_utf16(block):
             click.echo(f"mcban: {printable(log)}: {UTF16_SAID}", err=True)
         yield block
         progress.matched(block)

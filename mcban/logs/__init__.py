@@ -3,13 +3,12 @@
 from mcban.logs.archive import InDoubtError, find_archives, read_archive, read_file, size_of
 from mcban.logs.follower import POLL, Follower
 from mcban.logs.journal_name import is_journal, name_entries
-from mcban.logs.model import UTF16, UTF16_SAID, Block, LogState, LogStatus, Position
+from mcban.logs.model import UTF16_SAID, Block, LogState, LogStatus, Position, is_utf16
 from mcban.logs.paths import split_logpath
 from mcban.logs.reader import LogReader
 
 __all__ = [
     "POLL",
-    "UTF16",
     "UTF16_SAID",
     "Block",
     "Follower",
@@ -20,6 +19,7 @@ __all__ = [
     "Position",
     "find_archives",
     "is_journal",
+    "is_utf16",
     "name_entries",
     "read_archive",
     "read_file",

@@ -7,15 +7,19 @@ from enum import StrEnum
 
 from mcban.core.model import Position
 
-__all__ = ["UTF16", "UTF16_SAID", "Block", "LogState", "LogStatus", "Position"]
+__all__ = ["UTF16_SAID", "Block", "LogState", "LogStatus", "Position", "is_utf16"]
 
 BLOCK_SIZE = 1 << 18
 """Bytes read at once. More cost more: the allocator maps each block anew, and it does not stay in the processor's
 cache."""
 
-UTF16 = {b"\xff\xfe", b"\xfe\xff"}
-"""What text in UTF-16 begins with. Logs are read as UTF-8, of which every line end is one byte."""
+_UTF16 = {b"\xff\xfe", b"\xfe\xff"}
 UTF16_SAID = "it is UTF-16, of which nothing is recognised: convert it, as by iconv -f UTF-16 -t UTF-8"
+
+
+def is_utf16(data: bytes) -> bool:
+    """Whether `data` is the beginning of text in UTF-16. Logs are read as UTF-8, of which a line end is one byte."""
+    return data[:2] in _UTF16 and b"\0" in data[:200]
 
 
 @dataclass(frozen=True, slots=True)

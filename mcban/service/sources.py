@@ -11,7 +11,7 @@ from pathlib import Path
 from mcban.core.model import Group, Hit, Jail, Kind
 from mcban.errors import DataError, FilterError, printable
 from mcban.filters import Filter, Scanner, load_filter, load_journal_filter, parse_zone
-from mcban.logs import UTF16, UTF16_SAID, is_journal, name_entries, split_logpath
+from mcban.logs import UTF16_SAID, is_journal, is_utf16, name_entries, split_logpath
 from mcban.service.context import Context, Fault, JailBook
 
 FUTURE = 60
@@ -130,7 +130,7 @@ class Intake:
         feed = self._feed(frozenset(patterns), path)
         hits: list[Hit] = []
         latest = now + FUTURE
-        if data[:2] in UTF16:
+        if is_utf16(data):
             self._warn(feed, path, UTF16_SAID)
         for scanner, groups in feed.scanners:
             overlong = scanner.overlong

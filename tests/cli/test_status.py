@@ -72,7 +72,7 @@ def test_with_an_engine(running: Terminal) -> None:
     assert running.does("jail", "reload") == ["the jails are in order; the engine was asked to reload"]
     assert running.does("unban", "-i", "203.0.113.7")
     assert running.json("status")["engine"]["pid"] == document["engine"]["pid"]
-    running.write("mcban.toml", "[database]\nurl = 'mysql+pymysql://u:secret@127.0.0.1:1/d'\n")
+    running.write("mcban.toml", "[database]\nurl = 'mysql+pymysql://u:secret@127.0.0.1:1/d'\n").chmod(0o640)
     assert "cannot be used" in running.json("status")["database"]["error"]
 
 
