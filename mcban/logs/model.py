@@ -18,8 +18,9 @@ UTF16_SAID = "it is UTF-16, of which nothing is recognised: convert it, as by ic
 
 
 def is_utf16(data: bytes) -> bool:
-    """Whether `data` is the beginning of text in UTF-16. Logs are read as UTF-8, of which a line end is one byte."""
-    return data[:2] in _UTF16 and b"\0" in data[:200]
+    """Whether `data` is the beginning of a log in UTF-16: its mark, and the zeros of dates and names. Logs are read as
+    UTF-8, of which a line end is one byte."""
+    return data[:2] in _UTF16 and 4 * data.count(0, 2, 202) >= len(data[2:202])
 
 
 @dataclass(frozen=True, slots=True)
