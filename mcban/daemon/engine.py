@@ -26,6 +26,7 @@ from mcban.daemon.signals import Signals, tell_systemd
 from mcban.daemon.troubles import Troubles
 from mcban.daemon.vigil import Vigil
 from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError, RefusedError, UnavailableError
+from mcban.firewall.base import IncompleteError
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed
 from mcban.service.claim import BEAT, LostNameError
@@ -108,6 +109,8 @@ class Engine:
                 self._enforcement.mend(first=True)
             except RefusedError as error:
                 log.error("%s", error)  # the bans of the kernel stand; said again until somebody decides
+            except IncompleteError as error:
+                self._guarded.failed(self._tend.__name__, error)  # all other jails are in force
         self._reading = self._vigil.reading = Reading(context, Intake(self._enforcement.sources()))
         self._begun = True
 

@@ -41,7 +41,7 @@ class Guard:
         try:
             result = action()
         except McbanError as error:
-            self._failed(name, error)
+            self.failed(name, error)
             return None
         except Exception as error:  # noqa: BLE001  # what nobody foresaw must not leave a host without its engine
             self._broke(name, error)
@@ -49,7 +49,8 @@ class Guard:
         self._troubles.succeeded(name)
         return result
 
-    def _failed(self, name: str, error: McbanError) -> None:
+    def failed(self, name: str, error: McbanError) -> None:
+        """An activity of this name raised `error`."""
         if self._is_away(error):
             return
         if isinstance(error, IncompleteError):

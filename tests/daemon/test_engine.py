@@ -215,6 +215,22 @@ def test_what_the_kernel_keeps_refusing_is_tried_less_and_less_often(
     assert "my-jail" in host.run("ipset", "list", "-n").split()
 
 
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_jail_that_the_kernel_does_not_take_keeps_no_other_from_being_in_force(
+    context: Context, host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its name is that of a set of somebody else's when the engine starts: that is said, once, and the others go on."""
+    host.run("ipset", "create", "mc-ssh-1d", "hash:ip,port")
+    bans.ban(context, "mc-exim-1d", [IP], None, force=False, yes=False)
+    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir))
+    engine.start()
+    engine._guarded(engine._tend)
+    assert IP in host.run("ipset", "list", "mc-exim-1d").split()
+    assert "-j mcban" in host.run("iptables", "-S", "INPUT")
+    assert caplog.text.count("set mc-ssh-1d is there, but not as mcban makes it") == 1
+    assert len(look(context.config.state_dir).said["troubles"]) == 1
+
+
 def put_out_alone(context: Context, engine: Engine, log: Path) -> None:
     """IP is banned by what is known, while the database is away."""
     engine._bridge.failed("away")
