@@ -102,6 +102,10 @@ class RoughServer(ABC):
         yield
         self.start()
 
+    @abstractmethod
+    def be_forgetful(self) -> None:
+        """From now on a server that is killed loses what it confirmed last: some are set so, for speed."""
+
     @contextmanager
     def shut_down(self) -> Iterator[None]:
         """Stopped as by an administrator, in the midst of a transaction of `plain`."""
@@ -223,6 +227,10 @@ class RoughMariaDB(RoughServer):
     def waiting(self, admin: Connection) -> bool:
         return int(admin.exec_driver_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'").one()[1]) > 0
 
+    def be_forgetful(self) -> None:
+        with self.admin() as admin:
+            admin.exec_driver_sql("SET GLOBAL innodb_flush_log_at_timeout = 2700, innodb_flush_log_at_trx_commit = 0")
+
     @contextmanager
     def full(self) -> Iterator[None]:
         with ExitStack() as stack:
@@ -291,6 +299,12 @@ class RoughPostgreSQL(RoughServer):
     def waiting(self, admin: Connection) -> bool:
         ask = "SELECT COUNT(*) FROM pg_stat_activity WHERE usename = 'plain' AND wait_event_type = 'Lock'"
         return bool(admin.exec_driver_sql(ask).scalar())
+
+    def be_forgetful(self) -> None:
+        with self.admin() as admin:
+            for setting in ("synchronous_commit = off", "wal_writer_delay = '10s'"):
+                admin.exec_driver_sql(f"ALTER SYSTEM SET {setting}")
+            admin.exec_driver_sql("SELECT pg_reload_conf()")
 
     @contextmanager
     def full(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,6 +115,10 @@ class Bridge:
             while sum(counted.size for counted in self._counted) - self._counted[0].size >= REMEMBERED:
                 self._counted.popleft()
 
+    def uncounted(self) -> None:
+        """What was written is to be written again."""
+        self._counted.clear()
+
     def keep(self, positions: Iterable[Position], *, last: bool = False) -> str:
         """Let the copy say what SQL says; why that cannot be, in words, or an empty text."""
         if not self._copies:
@@ -155,10 +159,16 @@ class Bridge:
         return self.lookout.bans if self.lookout is not None and self._behind else {}
 
     def watch(
-        self, world: World, positions: Iterable[Position], unwritten: Iterable[Hit], seconds: float
+        self,
+        world: World,
+        positions: Iterable[Position],
+        unwritten: Iterable[Hit],
+        seconds: float,
+        old: Callable[[], bool | Collection[str]] = lambda: True,
     ) -> tuple[Outcome, bool]:
         """Look out for so long, by the newest `world` that is known; how putting bans into the kernel went, and whether
-        there may be more to be read. Raises what the firewall raises."""
+        there may be more to be read. `old` tells the logs without a position of which nothing is to be read that is
+        there already. Raises what the firewall raises."""
         if self.known is None:
             time.sleep(min(seconds, 0.1))
             return NOTHING, False
@@ -166,7 +176,8 @@ class Bridge:
             intake = Intake(find_sources(self._context, world.book)[0])
             known = replace(self.known, world=world)  # newer than the last full sync, if that was never finished
             counted = [hits.unpack() for hits in self._counted]
-            self.lookout = Lookout(self._context, known, intake, positions, counted, unwritten, self.lookout)
+            lookout = Lookout(self._context, known, intake, positions, counted, unwritten, self.lookout, old())
+            self.lookout = lookout
         bans, outcome, more = self.lookout.watch(seconds)
         if bans:
             log.warning("%s", "\n".join(f"{describe(ban, self._context.now)}, by what is known" for ban in bans))

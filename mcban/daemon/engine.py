@@ -32,7 +32,7 @@ from mcban.service.changes import ChangeFeed
 from mcban.service.claim import BEAT, LostNameError
 from mcban.service.context import Context
 from mcban.service.memory import Memory
-from mcban.service.record import record
+from mcban.service.record import ForgottenError, is_written, record
 from mcban.service.sources import Intake
 from mcban.service.sync import Outcome, enforce
 from mcban.wiring import open_database
@@ -248,8 +248,22 @@ class Engine:
             return
         read, finished = list(pending.positions.values()), list(pending.finished.values())
         again, pending.offered = pending.offered, True
-        done = record(self._context, pending.hits, read, finished, self._memory, batch=pending.name, again=again)
-        self._reading.pending = Pending()
+        written = self._reading.written
+        try:
+            done = record(
+                self._context,
+                pending.hits,
+                read,
+                finished,
+                self._memory,
+                batch=pending.name,
+                again=again,
+                after=written,
+            )
+        except ForgottenError:
+            self._read_again()
+            return
+        self._reading.pending, self._reading.written = Pending(), pending.name if read else written
         self._bridge.counted(pending.hits)
         self._feed.pass_over(done.noted)
         if not done.records:
@@ -279,6 +293,7 @@ class Engine:
                 self._commit()
             else:
                 self._membership.beat()
+                self._read_again()
         except FirewallError:
             raise
         except LostNameError as error:
@@ -291,6 +306,20 @@ class Engine:
         self._troubles.begin_anew()
         self._enforcement.doubt()
         self._publish()
+
+    def _read_again(self) -> None:
+        """If the database lost what it had confirmed, read the logs again from where it knows of them."""
+        before = self._reading
+        if not before.written or is_written(self._context, before.written):
+            return
+        log.warning(
+            "%s has lost what it had confirmed, by a crash perhaps, or a backup: the logs are read again from where it "
+            "knows of them",
+            self._context.database.shown_url,
+        )
+        self._reading = self._vigil.reading = Reading(self._context, Intake(self._enforcement.sources()))
+        before.close()
+        self._bridge.uncounted()
 
     def _catching_up(self, *, busy: bool) -> set[str]:
         """What waits until the logs are read for SQL as far as they were without it: else attackers would be let in

@@ -4,7 +4,7 @@ of it is kept. What counts is read again, from where SQL knows of it, once it is
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from mcban.core.model import Ban, Hit, Position
 from mcban.logs import LogReader, LogStatus
@@ -19,7 +19,8 @@ class Lookout:
     """Judges by what is `known`, and by the hits that were counted last.
 
     It reads on from `positions` with a reader of its own: the engine's stays where it is, and keeps rotated files open.
-    Of a log without a position nothing is read that is there already: a start without SQL is no time to read years.
+    Of an `old` log without a position (of all, or of these paths) nothing is read that is there already: a start
+    without SQL is no time to read years.
     `unwritten` are hits that the engine has read and could not write. `before` is a lookout whose bans are not all in
     SQL yet.
     """
@@ -33,6 +34,7 @@ class Lookout:
         counted: Iterable[Sequence[Hit]] = (),
         unwritten: Iterable[Hit] = (),
         before: Lookout | None = None,
+        old: bool | Collection[str] = True,
     ) -> None:
         self._context, self._intake = context, intake
         self._judgement = Provisional(context, known)
@@ -41,7 +43,7 @@ class Lookout:
         for hits in counted:
             self._judgement.learn(hits)
         self._bans = self._judgement.take(unwritten)
-        self._reader: LogReader | None = LogReader(intake.patterns, positions, from_end=True)
+        self._reader: LogReader | None = LogReader(intake.patterns, positions, from_end=old)
 
     @property
     def watching(self) -> bool:

@@ -83,6 +83,8 @@ class Reading:
         self._onlooker: Onlooker | None = None
         self._taken = {_key(position): position for position in positions}
         self.pending = Pending()
+        self.written = ""
+        """The name of the last batch that was committed with positions."""
         self.broken: list[str] = []
 
     def close(self) -> None:
@@ -110,6 +112,11 @@ class Reading:
     def positions(self) -> list[Position]:
         """How far everything was read, be it committed or not."""
         return list(self._taken.values())
+
+    @property
+    def opened(self) -> set[str]:
+        """The logs that are there, and have something in them. Others are new whenever they come."""
+        return {status.path for status in self._reader.status() if status.size}
 
     def use(self, intake: Intake) -> None:
         """From now on read what `intake` wants, by its filters."""

@@ -87,7 +87,10 @@ class Vigil:
         reading, known = self.reading, self._bridge.known
         positions = reading.positions if reading else known.positions if known else []
         unwritten = reading.pending.hits if reading else ()
-        outcome, more = self._bridge.watch(self._enforcement.world, positions, unwritten, SLICE)
+        world = self._enforcement.world
+        outcome, more = self._bridge.watch(
+            world, positions, unwritten, SLICE, lambda: reading.opened if reading else True
+        )
         self._enforcement.tell_refusals(outcome)
         return more
 

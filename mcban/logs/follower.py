@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from glob import glob
 from types import TracebackType
 
@@ -26,8 +26,9 @@ class Follower:
     """Follows logs across rotation, from positions that were committed, and hands out their lines in blocks.
 
     `patterns` are absolute paths or globs; `positions` the committed ones (of whatever paths). A log without a position
-    is read from its start, or, with `from_end` and if it exists when it is first looked at, from its end. `block_size`
-    is in bytes, `clock` and `grace` (how long a rotated file must be quiet to count as finished) in seconds.
+    is read from its start, or, with `from_end` (for all, or for these paths) and if it exists when it is first looked
+    at, from its end. `block_size` is in bytes, `clock` and `grace` (how long a rotated file must be quiet to count as
+    finished) in seconds.
 
     Wait for `fileno()` to be readable, but at most POLL seconds, and call `read` until it gives None. Commit each
     block's position and the removal of its `finished` ones, in the order of the blocks, together with what the lines
@@ -44,7 +45,7 @@ class Follower:
         positions: Iterable[Position] = (),
         *,
         block_size: int = BLOCK_SIZE,
-        from_end: bool = False,
+        from_end: bool | Collection[str] = False,
         clock: Callable[[], float] = time.monotonic,
         grace: float = GRACE,
     ) -> None:
@@ -161,7 +162,7 @@ class Follower:
         for path in noticed.grown & self._logs.keys():
             self._ready[path] = None
 
-    def _expand(self, patterns: Iterable[str], *, from_end: bool = False) -> None:
+    def _expand(self, patterns: Iterable[str], *, from_end: bool | Collection[str] = False) -> None:
         now = self._clock()
         for pattern in patterns:
             if not is_glob(pattern):
@@ -175,7 +176,8 @@ class Follower:
             for path in self._patterns[pattern]:
                 if path not in self._logs:
                     stored = self._stored.pop(path, ())
-                    log = Log(path, stored, self._watch, from_end=from_end, grace=self._grace)
+                    at_end = from_end if isinstance(from_end, bool) else path in from_end
+                    log = Log(path, stored, self._watch, from_end=at_end, grace=self._grace)
                     self._logs[path] = log
                     log.look(now)
                     self._ready[path] = None

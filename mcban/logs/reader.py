@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from mcban.logs.follower import POLL, Follower
 from mcban.logs.journal import Journals
@@ -14,11 +14,13 @@ from mcban.logs.model import Block, LogStatus, Position
 class LogReader:
     """A `Follower` for files and `Journals` for the journal, with the interface that both have: see `Follower`."""
 
-    def __init__(self, patterns: Sequence[str], positions: Iterable[Position] = (), *, from_end: bool = False) -> None:
+    def __init__(
+        self, patterns: Sequence[str], positions: Iterable[Position] = (), *, from_end: bool | Collection[str] = False
+    ) -> None:
         positions = list(positions)
         names, files = _split(patterns)
         self._follower = Follower(files, [p for p in positions if not is_journal(p.path)], from_end=from_end)
-        self._journals = Journals(names, positions, from_end=from_end)
+        self._journals = Journals(names, positions, from_end=from_end is not False)
         self._poll = select.epoll()
         self._poll.register(self._follower.fileno(), select.EPOLLIN)
         self._poll.register(self._journals.fileno(), select.EPOLLIN)

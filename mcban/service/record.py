@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge_all, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail, Position
+from mcban.errors import DatabaseError
 from mcban.service.context import Context, World
 from mcban.service.memory import Memory
 from mcban.service.sync import entry_of
@@ -32,6 +33,11 @@ class Recorded:
     noted: range = range(0)
 
 
+class ForgottenError(DatabaseError):
+    """The database lacks what it had confirmed: it crashed before that was on its disk, or a replica that was behind,
+    or a backup, has taken its place."""
+
+
 def record(
     context: Context,
     hits: Sequence[Hit],
@@ -41,6 +47,7 @@ def record(
     *,
     batch: str = "",
     again: bool = False,
+    after: str = "",
 ) -> Recorded:
     """Count `hits`, in their order, and commit them together with the positions of the logs up to which they were read.
 
@@ -48,7 +55,8 @@ def record(
     Whoever records batch after batch hands in the same `memory` each time. Raises DatabaseError with nothing written,
     save where a server's answer to the commit itself is lost: then nobody knows. So the caller gives each batch that
     has positions a name that no other ever had, and offers it `again` as it was: what was written by then is found,
-    and not counted twice.
+    and not counted twice. `after` is the name of the batch that was written before; where a new connection leads to a
+    database without it, ForgottenError is raised, for what was read since then is lost there.
     """
     known = Memory() if memory is None else memory
     tries = [again]
@@ -57,6 +65,10 @@ def record(
         offered, tries[0] = tries[0], True
         if offered and batch and transaction.positions.written_by(context.config.node, batch):
             return _written(context, transaction, hits)
+        if transaction.is_first:
+            if after and not transaction.positions.written_by(context.config.node, after):
+                raise ForgottenError(f"{context.database.shown_url} lacks what it had confirmed")
+            transaction.meet()
         known.open(transaction.edition)
         world = known.world(context, transaction)
         # Nobody else's change can lie between ours where nobody else writes meanwhile.
@@ -74,6 +86,12 @@ def record(
     except BaseException:
         known.forget()
         raise
+
+
+def is_written(context: Context, batch: str) -> bool:
+    """Whether `batch` is in the database, and nothing newer of this node. Raises DatabaseError."""
+    # By a writer: one node of a cluster may show later what another has taken, but it writes nothing before.
+    return context.database.write(lambda t: t.positions.written_by(context.config.node, batch))
 
 
 def _written(context: Context, transaction: Transaction, hits: Sequence[Hit]) -> Recorded:

@@ -72,6 +72,16 @@ class Transaction:
         self.changes = ChangeTable(connection)
         self.nodes = NodeTable(connection)
 
+    @property
+    def is_first(self) -> bool:
+        """Whether none before on this connection was told that it is not: what is known of the database may be of
+        another, or of the same before it crashed."""
+        return "mcban_met" not in self.connection.info
+
+    def meet(self) -> None:
+        """This is the database that is known: no transaction on this connection is the first any more."""
+        self.connection.info["mcban_met"] = True
+
 
 class Database:
     """Transactions on one URL, or on the nodes of one cluster. Raises ConfigError at once for a URL that cannot be
