@@ -156,7 +156,8 @@ class Bridge:
 
     def spared(self) -> dict[str, dict[str, int]]:
         """By jail the bans that stay in the kernel, with their ends, though SQL may not know of them yet."""
-        return self.lookout.bans if self.lookout is not None and self._behind else {}
+        lookout = self.lookout  # it may have begun while a full sync waited for SQL
+        return lookout.bans if lookout is not None and (self._behind or lookout.watching) else {}
 
     def watch(
         self,

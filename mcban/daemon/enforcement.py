@@ -94,13 +94,12 @@ class Enforcement:
             self._drift.doubt()
         else:
             self.doubt()
-        spare = self._bridge.spared()
-        outcome = sync(self._context, spare=spare)
+        outcome = sync(self._context, spare=self._bridge.spared)
         self._troubles.forget_refusals()
         self.note(outcome)
         self._drift.synced(self._context, outcome, time.monotonic())
         self._owed = False
-        if spare:
+        if self._bridge.spared():
             self.doubt()
         self._bridge.synced(self.world, outcome)
         if not first:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from mcban.core.address import pack, parse_network
@@ -169,19 +169,19 @@ def sync(
     *,
     meant: Collection[str] = (),
     force: bool = False,
-    spare: Mapping[str, Collection[str]] | None = None,
+    spare: Callable[[], Mapping[str, Collection[str]]] = dict,
 ) -> Outcome:
     """Bring the kernel to SQL, for the groups `names` or for all. Raises NoPermissionError, FirewallError.
 
     When more than half of over MANY entries would be lifted of which SQL has no row at all, the database came back
     empty, or is another one: then, unless forced, these stay, all else is done, and `withheld` of the outcome says so.
     Where only some groups are looked at, it is half of theirs, and MANY of the whole kernel. `meant` are entries that
-    are lifted all the same, since somebody has just asked for it; so are those that are allowed. `spare` has by jail
-    entries that stay although SQL does not know of them yet, unless they are allowed.
+    are lifted all the same, since somebody has just asked for it; so are those that are allowed. `spare` tells by jail,
+    when SQL has answered, the entries that stay although SQL does not know of them yet, unless they are allowed.
     """
     found = compare(context, names)
-    if spare:
-        found = replace(found, plan=_sparing(found, spare))
+    if spared := spare():
+        found = replace(found, plan=_sparing(found, spared))
     todo, withheld = (found.plan, "") if force else guard(context, found, meant)
     refusals = _apply(context, todo)
     return Outcome(
