@@ -128,7 +128,7 @@ def test_a_full_disk_stops_no_ban(request: pytest.FixtureRequest, tmp_path: Path
                 node.stop(signal.SIGKILL)
                 host.run("ipset", "flush")
                 node.start()
-                assert node.entries("mc-exim-1d") == {"203.0.113.1"}
+                assert "203.0.113.1" in node.entries("mc-exim-1d")  # and soon whom the log says
                 hits += attack(node, "192.0.2", 1)
             disk.free()
             at_peace(node, hits, 1, 1)
