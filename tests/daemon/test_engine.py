@@ -258,6 +258,23 @@ def test_nobody_is_let_in_by_a_full_sync_before_the_logs_are_read_for_sql(contex
     assert not held(context)
 
 
+def test_whom_the_look_out_bans_while_a_full_sync_waits_for_sql_stays(context: Context, tmp_path: Path) -> None:
+    """The answer is older than the ban, and says nothing about it."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+    asked: list[bool] = []
+
+    def late(transaction: Callable[[], object]) -> object:
+        asked.append(True)
+        if len(asked) == 1:
+            put_out_alone(context, engine, log)
+        return transaction()
+
+    context.database.conduct = late
+    engine._enforcement.mend()
+    assert held(context) == ["mc-ssh-1d"]
+
+
 def test_who_was_allowed_meanwhile_is_let_in_at_once(context: Context, tmp_path: Path) -> None:
     """Also by a full sync that spares others."""
     log = tmp_path / "auth.log"

@@ -361,6 +361,16 @@ def test_from_end(log: Path, tmp_path: Path) -> None:
         assert sorted(data.splitlines()) == [b"three", b"whole"]
 
 
+def test_from_the_end_of_some(log: Path, tmp_path: Path) -> None:
+    """Of those that are named only what is added counts; others are read whole, also if they are there already."""
+    other = tmp_path / "other"
+    append(other, "whole")
+    with Follower([str(log), str(other)], from_end={str(log)}) as follower:
+        append(log, "three")
+        data = b"".join(block.data for block in iter(follower.read, None))
+        assert sorted(data.splitlines()) == [b"three", b"whole"]
+
+
 def test_patterns_change_without_reading_again(log: Path, tmp_path: Path, follow: Follow) -> None:
     """When jails are reloaded, what was followed goes on where it is, and what comes back goes on where it was."""
     other = tmp_path / "other"

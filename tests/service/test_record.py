@@ -15,7 +15,7 @@ from mcban.firewall.memory import MemoryFirewall
 from mcban.service import upkeep
 from mcban.service.bans import blacklist_remove, unban
 from mcban.service.context import Context
-from mcban.service.record import record
+from mcban.service.record import ForgottenError, is_written, record
 from mcban.service.sync import sync
 from mcban.store.database import Database
 from tests.conftest import Machine, MakeContext
@@ -78,6 +78,22 @@ def test_a_batch_that_was_written_already_is_not_counted_again_and_its_bans_are_
     quiet = record(context, [Hit(NOON, "203.0.113.9", "mc-exim")], [replace(POSITION, offset=200)], batch="two")
     assert record(context, hits[:3], [replace(POSITION, offset=300)], batch="three", again=True).hits == 3
     assert (quiet.hits, context.database.read(lambda t: t.hits.totals())) == (1, {"mc-exim": 9})
+
+
+def test_a_database_that_lacks_what_it_had_confirmed_takes_nothing_that_comes_after(context: Context) -> None:
+    """As after a crash that lost the last commits: found by whoever writes first on a new connection, and nothing is
+    written; a database that has them is not asked again."""
+    record(context, [Hit(NOON, IP, "mc-exim")], [POSITION], batch="one")
+    next_one = [Hit(NOON, IP, "mc-exim")], [replace(POSITION, offset=200)]
+    assert is_written(context, "one") and not is_written(context, "two")
+    execute(context, "UPDATE mcban_position SET batch = 'zero'")
+    assert record(context, *next_one, batch="two", after="one").hits == 1  # the connection is the same
+    execute(context, "UPDATE mcban_position SET batch = 'one'")
+    context.database.dispose()
+    with pytest.raises(ForgottenError, match="lacks what it had confirmed"):
+        record(context, *next_one, batch="three", after="two")
+    assert context.database.read(lambda t: t.hits.totals()) == {"mc-exim": 2}
+    assert record(context, *next_one, batch="three", after="one").hits == 1
 
 
 def _tables(context: Context) -> dict[str, list[object]]:
