@@ -127,7 +127,8 @@ class LocalCopy:
                 self._append(_READ, _to_json([asdict(position) for position in positions]))
                 self._said_so, self.trouble = now, ""
         except OSError as error:
-            self.trouble = f"the copy of the bans {self._file} cannot be written: {error.strerror}"
+            why = f"cannot be written: {error.strerror}; a start without the database would not know the newest bans"
+            self.trouble = f"the copy of the bans {self._file} {why}"
             self._whole = True
 
     def drop(self) -> None:

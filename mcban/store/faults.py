@@ -168,7 +168,7 @@ def translated(error: SQLAlchemyError, shown: str, file: str | None) -> McbanErr
 _SENTENCES = {
     Kind.NO_FILE: "{} cannot be opened: does the folder exist, and may you write there?",
     Kind.UNREACHED: "{} cannot be used: nobody answers there ({}): does the server run, and is the way to it open?",
-    Kind.LOST: "{} cannot be used: it ended the connection, or lets nobody in ({})",
+    Kind.LOST: "{} cannot be used: it ended the connection, answers nothing or lets nobody in ({})",
     Kind.CROWDED: "{} cannot be used: it has no connection left for us ({}): see who has them all, or allow more",
     Kind.REFUSED: "{} refuses us ({}): check user, password and grants",
     Kind.AGAIN: "{} cannot be used: another transaction kept it locked ({}): a backup, or a client that never commits?",
