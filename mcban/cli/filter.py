@@ -93,11 +93,12 @@ def _is_file(path: Path) -> bool:
 def _note(row: dict[str, Any]) -> str:
     if not row["usable"]:
         why = row["why"].removeprefix(f"filter {row['name']}: ").removeprefix(f"{row['path']}: ")
-        return printable("for others to include" if why == "has no failregex" else f"cannot be used: {why}", 1000)
+        return printable("for others to include" if why == "has no failregex" else f"cannot be used: {why}", 200)
     also = [Path(file).name for file in row["files"] if file != row["path"]]
     said = [f"with {', '.join(also)}"] if also else []
     said += [f"hides {path}" for path in row["hides"]]
-    said += [printable(line.removeprefix(f"filter {row['name']}: "), 1000) for line in row["warnings"]]
+    warnings = (line.removeprefix(f"filter {row['name']}: ") for line in row["warnings"])
+    said += [printable(line.removeprefix(f"{row['path']} "), 200) for line in warnings]
     return "; ".join(said)
 
 
