@@ -209,8 +209,9 @@ def test_where_each_filter_comes_from(bare: Terminal) -> None:
     assert notes["x"] == f"with x.local, y.conf; hides {two / 'x.conf'}"
     assert notes["y"] == "for others to include"
     assert notes["z"].startswith("cannot be used: failregex 1 does not compile")
-    assert notes["w"] == "includes gone.conf, which does not exist"
-    assert f"{two / 'w.conf'} includes gone.conf, which does not exist" in bare.process("filter", "show", "w", "--json").err
+    missing = "includes gone.conf, which does not exist; it is passed over, as fail2ban does"
+    assert notes["w"] == missing
+    assert f"{two / 'w.conf'} {missing}" in bare.process("filter", "show", "w", "--json").err
     assert shown[-1] == "4 files, 2 filters that can be used"
     assert bare.json("filter", "show", "x")["files"] == listed["x"]["files"]
     assert f"also reads  {one / 'x.local'}" in bare.does("filter", "show", "x")
