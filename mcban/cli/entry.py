@@ -1,14 +1,26 @@
-"""Where the command `mcban` begins: Ctrl-C is heard before anything that takes long is imported."""
+"""Where the command `mcban` begins and ends: Ctrl-C is heard before anything that takes long is imported, and nothing
+is taken apart that the system takes away anyway."""
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 
 from mcban.cli.interrupt import interrupt
 
 
 def main() -> None:
     """Run the command line and exit with the interface's status."""
+    try:
+        _run()
+    except SystemExit as end:
+        if sys.flags.dev_mode or not isinstance(end.code, int):
+            raise
+        _leave(end.code)
+
+
+def _run() -> None:
     interrupt.listen()
     try:
         with interrupt:
@@ -17,3 +29,12 @@ def main() -> None:
         sys.stderr.write("mcban: stopped by the keyboard\n")
         sys.exit(130)
     run()
+
+
+def _leave(status: int) -> None:
+    """End at once. By now everything is committed and closed; for Python to free its objects one by one takes a fifth
+    of the time of a short command."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # closed by the shell, or nobody reads it any more
+            stream.flush()
+    os._exit(status)
