@@ -52,7 +52,10 @@ NEVER = float("inf")
 FIRST_PAUSE = 0.25
 """Seconds after which a full sync that failed is tried again; each further time after twice as long, at the most after
 `sync_interval`."""
-MUCH = 2_000
+AT_ONCE = 20_000
+"""Hits that are committed together, and addresses remembered between, where logs are only read to their end: in half of
+the time that it takes with as little memory as an engine should need for days."""
+MUCH = 1_000
 """Addresses remembered, from which on forgetting them is worth giving their space back to the system."""
 
 Timer = tuple[float, Callable[[], None]]
@@ -184,6 +187,7 @@ class Engine:
     def read_to_end(self, signals: Signals, onlooker: Onlooker | None = None) -> bool:
         """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong; returns False
         when a signal ended it before. `broken` has what could not be read to its end."""
+        self._reading.group_size = self._memory.most = AT_ONCE
         for _ in self._reading.take_archives(onlooker):
             self._commit_when_full()
             if signals.stop:
@@ -224,7 +228,7 @@ class Engine:
             self._commit()
         end = time.monotonic() + READING_SLICE
         more = True
-        while more and time.monotonic() < end and not self._reading.pending.full:
+        while more and time.monotonic() < end and not self._reading.full:
             more = self._reading.take_block()
         if self._reading.pending.urgent:
             self._commit()
@@ -235,7 +239,7 @@ class Engine:
         return self._begun and self._reading.pending.offered
 
     def _commit_when_full(self) -> None:
-        if self._reading.pending.full:
+        if self._reading.full:
             self._commit()
             if time.monotonic() >= self._due.get("beat", 0.0):
                 self._due["beat"] = time.monotonic() + BEAT

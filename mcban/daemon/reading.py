@@ -19,7 +19,7 @@ from mcban.service.sources import Intake
 
 log = logging.getLogger("mcban")
 
-GROUP_SIZE = 20_000
+GROUP_SIZE = 2_000
 """Hits that are committed together at the most: a bound for memory and for the time that others wait for the lock."""
 
 FileKey = tuple[str, int, int]
@@ -44,11 +44,6 @@ class Pending:
     def urgent(self) -> bool:
         """Whether there is more than how far logs without hits were read."""
         return bool(self.hits or self.finished)
-
-    @property
-    def full(self) -> bool:
-        """Whether it must be committed before more is read."""
-        return len(self.hits) >= GROUP_SIZE
 
 
 def _key(position: Position) -> FileKey:
@@ -103,6 +98,11 @@ class Reading:
     def at_end(self) -> bool:
         """Whether every log was read up to the size that it had when it was opened."""
         return self._reader.at_end
+
+    @property
+    def full(self) -> bool:
+        """Whether what is pending must be committed before more is read."""
+        return len(self.pending.hits) >= self.group_size
 
     def status(self) -> list[LogStatus]:
         """How each log is."""

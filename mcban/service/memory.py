@@ -14,16 +14,17 @@ from mcban.service.context import Context, World
 from mcban.service.world import load_world
 from mcban.store.database import Edition, Transaction
 
-MOST = 20_000
+MOST = 2_000
 """Addresses that are remembered, counted once for each group: about 1 kB each."""
 WORLD_KEPT = 5
 """Seconds for which allowances are believed that depend on more than SQL: DNS names in `ignoreip`."""
 
 
 class Memory:
-    """Addresses' records and the world, between batches. Not for several threads at once."""
+    """Addresses' records, `most` of them, and the world, between batches. Not for several threads at once."""
 
     def __init__(self) -> None:
+        self.most = MOST
         self._edition: Edition | None = None
         self._records: dict[str, dict[str, Record]] = {}
         self._world: tuple[World, Mapping[str, str], int] | None = None
@@ -40,7 +41,7 @@ class Memory:
             self.forget()
             return
         self._edition = edition.following
-        too_many = self.size - MOST
+        too_many = self.size - self.most
         for records in sorted(self._records.values(), key=len, reverse=True) if too_many > 0 else ():
             for entry in list(islice(records, max(0, too_many))):
                 del records[entry]
