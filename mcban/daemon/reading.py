@@ -78,6 +78,7 @@ class Reading:
         self._onlooker: Onlooker | None = None
         self._taken = {_key(position): position for position in positions}
         self.pending = Pending()
+        self.group_size = GROUP_SIZE
         self.written = ""
         """The name of the last batch that was committed with positions."""
         self.broken: list[str] = []
