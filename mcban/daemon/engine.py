@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-import selectors
+import select
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -143,23 +143,27 @@ class Engine:
     def _loop(self, signals: Signals) -> None:
         timers, now = self._timers(), time.monotonic()
         self._due = {name: now + every for name, (every, _) in timers.items()} | {"reload": NEVER}
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._reading.fileno(), selectors.EVENT_READ)
-            selector.register(signals.fileno(), selectors.EVENT_READ)
-            while self._goes_on(signals):
-                if self._bridge.outage is not None:
-                    self._vigil.turn(self._try_again)
-                    continue
-                busy = self._guarded(self._read_some) is True
-                if signals.reload:
-                    signals.reload = False
-                    self._troubles.say_faults_again()
-                    self._due["reload"] = 0.0
-                waiting = self._catching_up(busy=busy)
-                if signals.stop or self._do_what_is_due(timers, waiting) or busy or self._bridge.outage is not None:
-                    continue
-                selector.select(max(0.0, min(self._due.values()) - time.monotonic()))
-                signals.drain()
+        while self._goes_on(signals):
+            if self._bridge.outage is not None:
+                self._vigil.turn(self._try_again)
+                continue
+            busy = self._guarded(self._read_some) is True
+            if signals.reload:
+                signals.reload = False
+                self._troubles.say_faults_again()
+                self._due["reload"] = 0.0
+            waiting = self._catching_up(busy=busy)
+            if signals.stop or self._do_what_is_due(timers, waiting) or busy or self._bridge.outage is not None:
+                continue
+            self._sleep(signals)
+
+    def _sleep(self, signals: Signals) -> None:
+        """Until a log grows, a signal arrives or something is due."""
+        woken = select.poll()  # each time anew: what reads the logs is another one once they are read again
+        for one in (self._reading, signals):
+            woken.register(one.fileno(), select.POLLIN)
+        woken.poll(1000 * max(0.0, min(self._due.values()) - time.monotonic()))
+        signals.drain()
 
     def _timers(self) -> dict[str, Timer]:
         config = self._context.config
@@ -226,13 +230,13 @@ class Engine:
         """Read for a while; returns whether there may be more at once."""
         if self._reading.pending.offered:
             self._commit()
-        end = time.monotonic() + READING_SLICE
+        reading, end = self._reading, time.monotonic() + READING_SLICE
         more = True
-        while more and time.monotonic() < end and not self._reading.full:
-            more = self._reading.take_block()
-        if self._reading.pending.urgent:
+        while more and time.monotonic() < end and not reading.full:
+            more = reading.take_block()
+        if reading.pending.urgent:
             self._commit()
-        return more
+        return more or reading is not self._reading
 
     def _batch_stands(self) -> bool:
         """Whether writing what is pending was tried and nobody knows yet how that went."""
@@ -331,6 +335,7 @@ class Engine:
         lookout = self._bridge.lookout
         if lookout is not None and lookout.watching and self._bridge.outage is None:
             self._bridge.over()  # an answer took long, and came
+            self._troubles.begin_anew()
             self._enforcement.doubt()
             self._publish()
         if self._bridge.catching_up(more=busy):

@@ -32,36 +32,37 @@ class Guard:
         self._enforcement, self._membership = enforcement, membership
         self._offered = offered
 
-    def __call__(self, action: Callable[[], Any]) -> Any:
+    def __call__(self, action: Callable[[], Any], *, asks: bool = True) -> Any:
         """Do it; what goes wrong is tried again when it is due next. None when it went wrong.
 
-        One fault often stops several activities: it is said once, and once that it is over.
+        One fault often stops several activities: it is said once, and once that it is over. What goes wrong with one
+        that `asks` SQL nothing says nothing about SQL, also while a batch stands: the next try is not put off by it.
         """
         name = action.__name__
         try:
             result = action()
         except McbanError as error:
-            self.failed(name, error)
+            self.failed(name, error, asks=asks)
             return None
         except Exception as error:  # noqa: BLE001  # what nobody foresaw must not leave a host without its engine
-            self._broke(name, error)
+            self._broke(name, error, asks=asks)
             return None
         self._troubles.succeeded(name)
         return result
 
-    def failed(self, name: str, error: McbanError) -> None:
+    def failed(self, name: str, error: McbanError, *, asks: bool = True) -> None:
         """An activity of this name raised `error`."""
-        if self._is_away(error):
+        if asks and self._is_away(error):
             return
         if isinstance(error, IncompleteError):
             self._enforcement.note(Outcome(Plan(), refusals=error.refused))
         self._troubles.failed(name, str(error))
 
-    def _broke(self, name: str, error: Exception) -> None:
+    def _broke(self, name: str, error: Exception, *, asks: bool) -> None:
         place = traceback.extract_tb(error.__traceback__)[-1]
         said = f"a defect of mcban, please report it: {type(error).__name__}: {printable(str(error))} in {name} ("
         said += f"{Path(place.filename).name}:{place.lineno})"
-        if self._offered():
+        if asks and self._offered():
             self._bridge.failed(said)
             return
         self._troubles.failed(name, said)

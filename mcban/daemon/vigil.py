@@ -10,6 +10,7 @@ from typing import Any
 from mcban.core.duration import about
 from mcban.daemon.bridge import Bridge, Outage
 from mcban.daemon.enforcement import Enforcement
+from mcban.daemon.guard import Guard
 from mcban.daemon.reading import Reading
 from mcban.daemon.signals import Signals
 from mcban.errors import DatabaseError
@@ -27,15 +28,15 @@ LAST_WORD = 2.0
 
 
 class Vigil:
-    """Asks SQL nothing. `guarded` does an activity of which None comes when it went wrong; `publish` says how things
-    are. `reading` is what the engine reads by itself, once it does, `signals` those that the loop listens to."""
+    """Asks SQL nothing. `guarded` does activities, `publish` says how things are. `reading` is what the engine reads by
+    itself, once it does, `signals` those that the loop listens to."""
 
     def __init__(
         self,
         context: Context,
         bridge: Bridge,
         enforcement: Enforcement,
-        guarded: Callable[[Callable[[], Any]], Any],
+        guarded: Guard,
         publish: Callable[[], None],
     ) -> None:
         self._context, self._bridge, self._enforcement = context, bridge, enforcement
@@ -68,10 +69,10 @@ class Vigil:
 
     def keep(self) -> bool:
         """Look out for a while, and look after the kernel when that is due; whether there may be more to be read."""
-        more = self._guarded(self.look_out) is True
+        more = self._guarded(self.look_out, asks=False) is True
         if time.monotonic() >= self._restore_at:
             self._restore_at = time.monotonic() + self._context.config.sync_interval
-            self._guarded(self._restore)
+            self._guarded(self._restore, asks=False)
             self._tell()
         elif self._told != (self._bridge.outage, self._bridge.trouble):
             self._tell()  # whoever asks for the status wants to know now

@@ -6,7 +6,9 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,10 +26,10 @@ from mcban.logs import Block
 from mcban.service import bans
 from mcban.service.context import Context
 from mcban.service.sync import Outcome
-from mcban.store.database import Database
+from mcban.store.database import Database, Transaction
 from tests.conftest import MakeContext
 from tests.netns import Host, one_host, require_netns
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.service.desk import IP, execute, held, known
 
 
@@ -355,3 +357,107 @@ def test_what_may_be_wrong_with_a_filter_is_told_once(
         engine._commit_positions()
         engine._follow_sources()
     assert caplog.text.count("gone.conf, which does not exist") == 1
+
+
+def no_answer(*_: object, **__: object) -> None:
+    """What the database does while it is away."""
+    raise DatabaseError("gone")
+
+
+def test_a_kernel_that_fails_while_the_database_is_away_puts_off_no_try_of_it(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hits wait to be written, and the kernel takes no ban of who did them: they are written when the database is back,
+    whatever the kernel does."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+
+    def refuse(*_: object) -> None:
+        raise FirewallError("out of order")
+
+    monkeypatch.setattr(MemoryFirewall, "apply", refuse)
+    log.write_text(failures(context, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "write", no_answer)
+        read_until(engine, lambda: engine._bridge.outage is not None)
+        for _ in range(5):
+            engine._vigil.turn(engine._try_again)
+    assert engine._bridge.trouble == "gone"
+    end = time.monotonic() + PATIENCE
+    while engine._bridge.outage is not None:
+        assert time.monotonic() < end
+        engine._vigil.turn(engine._try_again)
+    assert known(context, "mc-ssh-1d").active
+
+
+def quiet_signals() -> Signals:
+    """None of this process."""
+    signals = Signals.__new__(Signals)
+    signals._reader, signals._writer = socket.socketpair()
+    signals._reader.setblocking(False)
+    signals.stop = signals.keep = signals.reload = False
+    return signals
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_logs_that_are_read_again_wake_the_engine_as_before(
+    make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the database lost was read again; from then on a line is acted upon when it comes, not when something else
+    is due."""
+    for name in ("COMMIT_EVERY", "LOOK_EVERY", "PURGE_EVERY", "BEAT"):
+        monkeypatch.setattr(f"mcban.daemon.engine.{name}", 10 * PATIENCE)
+    context, other = make_context(poll_interval=10 * PATIENCE, sync_interval=int(10 * PATIENCE)), make_context()
+    log = tmp_path / "auth.log"
+    engine, signals = follow(context, log), quiet_signals()
+
+    def counted(number: int) -> bool:
+        return other.database.read(lambda t: t.hits.totals().get("mc-ssh", 0)) >= number
+
+    def attack() -> None:
+        try:
+            for number in range(1, 4):
+                with log.open("a") as opened:
+                    opened.write(failures(context, 1))
+                until(partial(counted, number))
+                if number == 1:  # as from a backup of before, met on a new connection
+                    execute(other, "UPDATE mcban_position SET batch = 'another'")
+                    for connection in infos:
+                        connection.pop("mcban_met", None)
+        finally:
+            signals.stop = True
+            signals._writer.send(b"x")
+
+    infos: list[dict[str, object]] = []
+    meet = Transaction.meet
+
+    def met(self: Transaction) -> None:
+        meet(self)
+        infos.append(self.connection.info)
+
+    monkeypatch.setattr(Transaction, "meet", met)
+    with signals._reader, signals._writer, ThreadPoolExecutor(1) as pool:
+        attacker = pool.submit(attack)
+        engine.run(signals)
+        attacker.result()
+    assert known(context, "mc-ssh-1d").active
+
+
+def test_a_fault_of_the_kernel_while_an_answer_was_awaited_is_over_with_it(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` says what is wrong now: whoever looked out does so no more."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+    engine._vigil.keep()
+    log.write_text(failures(context, 3))
+
+    def refuse(*_: object) -> None:
+        raise FirewallError("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFirewall, "apply", refuse)
+        until(lambda: engine._vigil.keep() or engine._troubles.status()["troubles"])
+    engine._catching_up(busy=False)
+    engine._guarded(engine._tend)
+    assert look(context.config.state_dir).said["troubles"] == []
