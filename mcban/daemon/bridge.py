@@ -98,6 +98,11 @@ class Bridge:
                 log.info("%s in %s was banned while the database was away, which it does not confirm", entry, jail)
             self.lookout = None
 
+    def learn(self) -> None:
+        """The kernel does not take all that SQL says: find that out without it. Raises what the database raises."""
+        self.known = ask(self._context)
+        self._copy.replace()
+
     def note(self, outcome: Outcome) -> None:
         """Single bans were put into the kernel, or taken out, as SQL says."""
         if self.known is not None:

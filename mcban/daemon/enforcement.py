@@ -8,6 +8,7 @@ import time
 from mcban.daemon.bridge import Bridge
 from mcban.daemon.troubles import Troubles
 from mcban.errors import McbanError, RefusedError
+from mcban.firewall.base import IncompleteError
 from mcban.service import upkeep
 from mcban.service.changes import Followed, News, look_up
 from mcban.service.context import Context, World
@@ -94,7 +95,11 @@ class Enforcement:
             self._drift.doubt()
         else:
             self.doubt()
-        outcome = sync(self._context, spare=self._bridge.spared)
+        try:
+            outcome = sync(self._context, spare=self._bridge.spared)
+        except IncompleteError:
+            self._bridge.learn()  # the rest is in force
+            raise
         self._troubles.forget_refusals()
         self.note(outcome)
         self._drift.synced(self._context, outcome, time.monotonic())

@@ -461,3 +461,25 @@ def test_a_fault_of_the_kernel_while_an_answer_was_awaited_is_over_with_it(
     engine._catching_up(busy=False)
     engine._guarded(engine._tend)
     assert look(context.config.state_dir).said["troubles"] == []
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_jail_that_the_kernel_does_not_take_keeps_nobody_from_looking_out(
+    context: Context, host: Host, tmp_path: Path
+) -> None:
+    """The kernel refused one jail since the start: attackers are put out in the others all the same while the database
+    is away, also in one that was added since."""
+    host.run("ipset", "create", "mc-exim-1d", "hash:ip,port")
+    log = tmp_path / "auth.log"
+    log.write_text("")
+    execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
+    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir))
+    engine.start()
+    execute(context, CUSTOM_JAIL)
+    engine._guarded(engine._poll)
+    engine._guarded(engine._tend)
+    engine._bridge.failed("away")
+    engine._vigil.look_out()
+    log.write_text(failures(context, 3))
+    until(lambda: engine._vigil.keep() is not None and IP in host.run("ipset", "list", "mc-ssh-1d").split())
+    assert engine._bridge.known is not None and "my-jail" in engine._bridge.known.bans
