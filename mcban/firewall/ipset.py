@@ -276,6 +276,7 @@ class IpsetFirewall:
         if size > now.maxelem:
             try:
                 now = grow(self._sets, now, family, size, LONGEST)
+                self._watch.doubt = True  # of the ends, which it may have shifted
             except FirewallError:
                 if self._sets.header(name) is None:
                     raise

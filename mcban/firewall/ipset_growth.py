@@ -2,10 +2,14 @@
 
 The kernel's maxelem is for life. Lists and rules keep their reference over a swap, so there is no moment without bans.
 What another process changes in the old set in the meantime is found afterwards and done to the new one.
+
+The kernel tells and takes ends in whole seconds that are left, so that each move may shift an end by one. Both ways are
+rounded such that this does not add up in one direction; whoever knows the ends looks at them again afterwards.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -54,7 +58,7 @@ def _same(before: int | None, after: int) -> bool:
 
 
 def _entries(sets: Sets, name: str, family: int) -> dict[str, int]:
-    found = sets.entries(name, family, int(time.time()))
+    found = sets.entries(name, family, math.ceil(time.time()))  # what is left was cut to whole seconds
     if found is None:
         raise FirewallError(f"set {name} is gone; the next sync puts it back")
     return found
@@ -62,7 +66,7 @@ def _entries(sets: Sets, name: str, family: int) -> dict[str, int]:
 
 def _add(sets: Sets, header: Header, family: int, ends: Mapping[str, int], longest: int) -> None:
     """All of the entries, or FirewallError. One that is just ending may end a second later."""
-    seconds = timeouts([min(end, FOREVER) for end in ends.values()], int(time.time()), longest)
+    seconds = timeouts([min(end, FOREVER) for end in ends.values()], round(time.time()), longest)
     for _, why in sets.add(header, family, list(ends), seconds):
         raise FirewallError(f"set {header.name} cannot grow: {why}")
 

@@ -102,7 +102,10 @@ def test_growing_keeps_ends_lists_and_what_others_did_meanwhile(host: Host, monk
 
     monkeypatch.setattr(Sets, "swap", meddled)
     more = {f"10.1.{n >> 8}.{n & 255}": FOREVER for n in range(300)}
+    firewall.read(["a"])
+    assert firewall.glance(["a"]).whole
     assert firewall.apply(Plan(add={"a": more}), now) == []
+    assert not firewall.glance(["a"]).whole  # whoever knows the ends is to look at them
     held = firewall.read(["a"])
     wanted = {**first, **more, "192.0.2.1": now + 500}
     del wanted["10.0.0.7"]
