@@ -187,7 +187,7 @@ def judge_all(
         verdict = judge(group, record, hit, number, allowed.get(ip, nobody))
         if verdict is not COUNTED:
             told.append((number, verdict))
-        if record.standings and (verdict.bans or by != rules):
+        if verdict.counted and record.standings and (verdict.bans or by != rules):
             record.calm = _calm(group, record, at)
     return told
 

@@ -268,7 +268,9 @@ class Engine:
                 again=again,
                 after=written,
             )
-        except ForgottenError:
+        except ForgottenError as error:
+            if self._vigil.signals is None:  # one pass: what it has read is not read again by it
+                raise DatabaseError(f"{error}, by a crash perhaps, or a backup: run this again") from None
             self._read_again()
             return
         self._reading.pending, self._reading.written = Pending(), pending.name if read else written

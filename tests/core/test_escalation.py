@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcban.core.escalation import COUNTED, Record, Verdict, hits_counted, judge, judge_all, nobody
+from mcban.core.escalation import (
+    COUNTED,
+    NOT_COUNTED,
+    Record,
+    Standing,
+    Verdict,
+    hits_counted,
+    judge,
+    judge_all,
+    nobody,
+)
 from mcban.core.ladder import SHIPPED, Shipped, generate, tier_name
 from mcban.core.model import FOREVER, Group, Hit, Jail, Kind, number_of, time_of
 from tests.core.model import IP, Model, Step, blacklist, groups, jail, lift, lives, names, toggled
@@ -88,6 +98,14 @@ def test_a_batch_is_judged_as_its_hits_are_one_by_one(
         assert not told
         assert together == alone
         first += len(hits)
+
+
+def test_a_late_hit_of_a_time_in_which_the_blacklist_held_counts_for_nobody() -> None:
+    """Also when another came before it that was not counted, since its address was allowed then."""
+    black = EXIM.jails[-1].name
+    record = Record(standings={black: Standing(until=1_000)})
+    judge_all(EXIM, {IP: record}, [Hit(1_001, IP, "mc-exim")], 1, {IP: lambda _: True})
+    assert judge_all(EXIM, {IP: record}, [Hit(999, IP, "mc-exim")], 2, {}) == [(2, NOT_COUNTED)]
 
 
 @given(groups(), lives())

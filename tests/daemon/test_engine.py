@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import socket
 import time
@@ -16,6 +17,7 @@ import pytest
 
 from mcban.core.model import Hit, Position
 from mcban.core.plan import Actual, Plan
+from mcban.daemon.bridge import Bridge
 from mcban.daemon.engine import Engine
 from mcban.daemon.presence import Presence, look
 from mcban.daemon.signals import Signals
@@ -483,3 +485,37 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_nobody_from_looking_out(
     log.write_text(failures(context, 3))
     until(lambda: engine._vigil.keep() is not None and IP in host.run("ipset", "list", "mc-ssh-1d").split())
     assert engine._bridge.known is not None and "my-jail" in engine._bridge.known.bans
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_one_pass_over_the_logs_ends_when_the_database_lost_what_it_had_confirmed(
+    make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Archives are read but once in it: it says so, with what to do, and the next pass reads what is missing."""
+    context, other = make_context(), make_context()
+    archives = [tmp_path / f"auth-{n}.log.gz" for n in range(3)]
+    for number, archive in enumerate(archives, 1):
+        lines = failures(context, number).replace(" h ", f" h{number} ")
+        archive.write_bytes(gzip.compress(lines.encode()))
+    named = " ".join(map(str, archives))
+    execute(context, f"UPDATE fail2ban_jail SET logpath = '{named}' WHERE name LIKE 'mc-ssh-%'")
+
+    def lose(self: Engine, hits: object) -> None:
+        execute(other, "UPDATE mcban_position SET batch = 'another'")
+        context.database.dispose()
+        monkeypatch.undo()
+        monkeypatch.setattr("mcban.daemon.engine.AT_ONCE", 1)
+
+    monkeypatch.setattr("mcban.daemon.engine.AT_ONCE", 1)
+    monkeypatch.setattr(Bridge, "counted", lose)
+    passes = []
+    for _ in range(2):
+        engine = Engine(context, Presence(context.config.state_dir))
+        engine.start()
+        try:
+            passes.append(engine.read_to_end(quiet_signals()))
+        except DatabaseError as error:
+            passes.append(str(error))
+        engine.stop(keep=True)
+    assert "run this again" in passes[0] and passes[1] is True
+    assert context.database.read(lambda t: t.hits.totals()) == {"mc-ssh": 6}
