@@ -38,8 +38,8 @@ run: $(VENV)/run
 	: "$${MCBAN_CONFIG:=$(CURDIR)/etc/mcban.toml}"; export MCBAN_FIREWALL MCBAN_STATE_DIR MCBAN_CONFIG; \
 	$(BIN)/mcban db upgrade; \
 	echo "The firewall is $$MCBAN_FIREWALL. Ctrl-C stops the engine. In another shell:"; \
-	echo "  export PATH=$(CURDIR)/$(BIN):\$$PATH MCBAN_CONFIG=$$MCBAN_CONFIG" \
-	  "MCBAN_STATE_DIR=$$MCBAN_STATE_DIR MCBAN_FIREWALL=$$MCBAN_FIREWALL"; \
+	echo "  export PATH=\"$(CURDIR)/$(BIN):\$$PATH\" MCBAN_CONFIG=\"$$MCBAN_CONFIG\"" \
+	  "MCBAN_STATE_DIR=\"$$MCBAN_STATE_DIR\" MCBAN_FIREWALL=$$MCBAN_FIREWALL"; \
 	echo "  mcban status"; \
 	exec $(BIN)/mcban run
 

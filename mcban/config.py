@@ -169,7 +169,11 @@ def _read(file: Path, *, required: bool) -> dict[str, Any]:
         return {}
     except PermissionError:
         raise NoPermissionError(f"no permission to read {file}: run as root, or as a member of its group") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{file} is no valid TOML: byte {error.start + 1} is no UTF-8: convert it with iconv"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is no valid TOML: {printable(str(error))}") from None
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from None

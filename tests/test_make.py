@@ -78,7 +78,7 @@ class Run:
 def test_make_run_as_root_enforces_with_ipset(clone: Path, host: Host, tmp_path: Path) -> None:
     """One command gives an engine that enforces; in another shell status, ban, show and unban work; Ctrl-C ends it
     and leaves nothing in the kernel; and so the second time."""
-    env = environment(MCBAN_STATE_DIR=str(tmp_path / "state"))
+    env = environment(MCBAN_STATE_DIR=str(tmp_path / "its state"))  # the line is to be pasted as it is
     run = Run(host, clone, tmp_path / "said", env)
     assert "The firewall is ipset" in run.said.read_text("utf-8")
     assert "runs" in run.other_shell("mcban status")

@@ -93,6 +93,8 @@ def _is_file(path: Path) -> bool:
 def _note(row: dict[str, Any]) -> str:
     if not row["usable"]:
         why = row["why"].removeprefix(f"filter {row['name']}: ").removeprefix(f"{row['path']}: ")
+        if why.startswith(f"{row['path']} "):  # the subject of the sentence
+            why = "it" + why.removeprefix(row["path"])
         return printable("for others to include" if why == "has no failregex" else f"cannot be used: {why}", 200)
     also = [Path(file).name for file in row["files"] if file != row["path"]]
     said = [f"with {', '.join(also)}"] if also else []

@@ -137,7 +137,8 @@ def _drop_output() -> None:
 def _explain(error: BaseException) -> int:
     """Say what an error is; the exit status that it gives."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        click.echo(error.format_message(), err=True)
+        with suppress(OSError):
+            click.echo(error.format_message(), err=True)
         return 2
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "mcban"
@@ -151,5 +152,6 @@ def _explain(error: BaseException) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    click.echo(f"mcban: {printable(' '.join(message.split()), LONGEST_ERROR)}", err=True)
+    with suppress(OSError):  # a full disk, a pipe that closed: the status tells it all the same
+        click.echo(f"mcban: {printable(' '.join(message.split()), LONGEST_ERROR)}", err=True)
     return status

@@ -157,6 +157,8 @@ def _merge_file(
         parser.read_string(path.read_text("utf-8-sig"), str(path))
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, UnicodeDecodeError):
+            said = f"byte {error.start + 1} is no UTF-8: convert it with iconv"
         why = printable(" ".join(said.split()), 200)
         raise _kind_of(error)(f"filter {name}: {printable(str(path))} cannot be read: {why}") from error
     includes = {key: value.split() for key, value in parser["INCLUDES"].items()} if "INCLUDES" in parser else {}

@@ -76,6 +76,10 @@ class Access:
                 raise ConfigError(
                     f"{self.named}: SQLite has no option {printable(strange)} here: sqlite:////PATH is all"
                 )
+            if url.host or url.username or url.password or url.port:
+                raise ConfigError(
+                    f"{self.named}: SQLite has neither users nor hosts: sqlite:////PATH, with four strokes"
+                )
             return url
         if "://" in (url.database or ""):  # it would be shown, with the next URL's password in it
             raise ConfigError(f"{self.named}: several URLs stand in it: write a list, or blanks between them")

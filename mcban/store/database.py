@@ -100,7 +100,7 @@ class Database:
                 f"{access.named}: {urls[0].drivername} wants a package that is not installed ({error}): "
                 "for PostgreSQL it is pip install 'mcban[postgresql]'"
             ) from None
-        except ValueError as error:  # a word where a number is wanted
+        except (TypeError, ValueError) as error:  # a word, or two numbers, where one is wanted
             raise unusable_option(access.named, urls[0], error) from None
         self._written = 0
         self.patience = PATIENCE

@@ -236,7 +236,7 @@ def test_filters_are_listed_and_shown(bare: Terminal) -> None:
         ("[Definition]\nfailregex = ^foo$\n", "<HOST>"),
         ("[Definition]\n", "no failregex"),
         ("text", "cannot be read"),
-        (b"\xff\xfe\0", "cannot be read"),
+        (b"\xff\xfe\0", "cannot be read: byte 1 is no UTF-8"),
         ("[Definition]\nfailregex = %(nothing)s <HOST>\n", "defined nowhere"),
         (f"[INCLUDES]\nbefore = {'x' * 300}\n[Definition]\nfailregex = <HOST>\n", "cannot look for"),
     ],

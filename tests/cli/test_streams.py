@@ -51,6 +51,14 @@ def test_a_full_disk_is_said(terminal: Terminal) -> None:
     assert "No space left on device" in complaint(answer, 1)
 
 
+def test_an_error_that_cannot_be_written_keeps_its_status(terminal: Terminal) -> None:
+    """On a full disk, and with a reader of standard error that is gone, the exit status is that of the error."""
+    for typed in ('"$@" 2>/dev/full', '{ sleep 0.1; exec "$@" 2>&1; } | true; exit "${PIPESTATUS[0]}"'):
+        before = ("bash", "-c", typed, "bash")
+        assert terminal.process("banned", "-j", "nope", before=before).status == 2
+        assert terminal.process(before=before).status == 2
+
+
 def test_control_c_is_one_line(terminal: Terminal) -> None:
     """Ctrl-C in the midst of a long `replay` ends it with one line and 130."""
     pipe = terminal.folder / "endless"
