@@ -26,8 +26,8 @@ def status(ctx: click.Context, name: str | None, as_json: bool) -> int:
     Exits 0 when the engine runs, 1 when it does not, 77 when you may not know: see the state directory's permissions.
     """
     context = context_of(ctx, database=False)
-    engine, forbidden = _look(context)
     seen, trouble = _overview(context, name)
+    engine, forbidden = _look(context)  # afterwards: a server that hangs is waited for, and the engine complains sooner
     document = {
         "engine": {"running": None, "error": str(forbidden)} if forbidden else _engine(engine, context.now),
         "database": _database(context, engine, trouble),

@@ -138,7 +138,7 @@ class Bridge:
         """SQL cannot be used. Said once, until it is over."""
         if self.outage is None:
             self.outage = Outage(error, self._context.now)
-            log.error("%s; meanwhile bans go on by what is known, and all that is read is kept for later", error)
+            log.error("%s; meanwhile bans go on by what is known, and what is read counts when it is back", error)
         self.outage.error = error
         self.outage.put_off()
 
