@@ -76,6 +76,8 @@ class DriftWatch:
 
     def put(self, plan: Plan) -> None:
         """Single entries came and went as SQL says, which need not be asked again."""
+        if self._aside is None:
+            return  # everything is read next
         for jail in self._given.keys() & plan.add.keys():
             self._given[jail].update(plan.add[jail])
         for jail in self._given.keys() & plan.remove.keys():

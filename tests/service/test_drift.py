@@ -379,3 +379,18 @@ def test_single_changes_are_enforced_without_a_full_look(context: Context) -> No
     enforce(context, world, [AddressRecord("203.0.113.5", "mc-ssh-1d", 1, True, until=FOREVER)], gone)
     assert set(firewall_of(context).entries["mc-exim-1y"]) == {"198.51.0.2", "198.51.0.3"}
     assert set(firewall_of(context).entries["mc-ssh-1d"]) == {"203.0.113.5"}
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_what_comes_while_all_is_to_be_read_anyway_takes_no_memory(context: Context) -> None:
+    """However long no full sync succeeds, since the kernel refuses one jail; afterwards the lists are watched again."""
+    [ip, *_] = fill(context, 3)
+    watch = watch_of(context)
+    watch.doubt()
+    for number in range(1_000):
+        watch.put(Plan(add={"mc-exim-1y": {f"203.0.113.{number}": FOREVER}}))
+    assert sum(len(given.unpack()) for given in watch._given.values()) == 3
+    watch.synced(context, sync(context), 0.0)
+    assert not watch.drifted(context, 1.0)
+    del firewall_of(context).entries["mc-exim-1y"][ip]
+    assert watch.drifted(context, 2.0)
