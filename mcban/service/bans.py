@@ -10,7 +10,7 @@ from mcban.core.address import covers, parse_network, to_network
 from mcban.core.duration import FOREVER_DURATION, about
 from mcban.core.escalation import network_of, promotion, was_counted
 from mcban.core.model import FOREVER, Jail, Kind, number_of, of_group
-from mcban.errors import RefusedError, UsageError, printable
+from mcban.errors import FirewallError, RefusedError, UsageError, printable
 from mcban.service.context import Context, World
 from mcban.service.jails import select, select_group
 from mcban.service.sync import end_of, entry_of, held_back, sync
@@ -22,6 +22,8 @@ from mcban.store.events import Event
 WIDEST = {4: 16, 6: 32}
 """The widest network, by family, that is banned without `--yes`."""
 
+MOST_TOLD = 8
+"""What was written for so many jails and addresses is told where the kernel then fails."""
 BY_HAND = "by hand"
 
 
@@ -333,10 +335,17 @@ def until(end: int | None, now: int) -> str:
 
 
 def _carry_out(context: Context, name: str | None, work: Callable[[Transaction], _Desk]) -> Report:
-    """Ask the kernel whether it would listen, write SQL, then bring the groups concerned to it."""
+    """Ask the kernel whether it would listen, write SQL, then bring the groups concerned to it. Raises FirewallError
+    with what was written, where the kernel does not do all of it after all."""
     context.firewall.read(())
     desk = context.database.write(work)
     groups = {jail.group for jail in desk.jails}
-    outcome = sync(context, groups if name is not None else None, meant=desk.lifted)
+    try:
+        outcome = sync(context, groups if name is not None else None, meant=desk.lifted)
+    except FirewallError as error:
+        if not desk.done:
+            raise
+        written = "; ".join(desk.done[:MOST_TOLD]) + ("; …" if len(desk.done) > MOST_TOLD else "")
+        raise FirewallError(f"{error}; the database has it all the same: {written}") from error
     refused = [f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in outcome.refusals]
     return Report(tuple(desk.done), tuple(desk.failed + refused))

@@ -49,3 +49,13 @@ def test_two_engines_never_fight_over_one_firewall(node: Node) -> None:
         assert node.entries("mc-exim-1d") == {"203.0.113.7"}
     finally:
         other.end()
+
+
+def test_a_ban_that_one_list_refuses_says_what_is_done_all_the_same(node: Node) -> None:
+    """Somebody's set has the name of one tier's: 69, the reason, and that the others hold the address."""
+    node.host.run("ipset", "create", "mc-exim-1w", "list:set")
+    done = node.process("ban", "-j", "mc-exim", "-i", "203.0.113.7")
+    assert done.returncode == 69, done.stderr
+    assert "mc-exim-1w" in done.stderr and "203.0.113.7 banned in mc-exim-1d" in done.stderr
+    assert node.entries("mc-exim-1d") == node.entries("mc-exim-1y") == {"203.0.113.7"}
+    assert {jail for _, jail in node.banned()} == {f"mc-exim-1{unit}" for unit in "dwmy"}
