@@ -256,24 +256,17 @@ class Engine:
             return
         read, finished = list(pending.positions.values()), list(pending.finished.values())
         again, pending.offered = pending.offered, True
-        written = self._reading.written
+        name, before = pending.name, self._reading.written
         try:
             done = record(
-                self._context,
-                pending.hits,
-                read,
-                finished,
-                self._memory,
-                batch=pending.name,
-                again=again,
-                after=written,
+                self._context, pending.hits, read, finished, self._memory, batch=name, again=again, after=before
             )
         except ForgottenError as error:
             if self._vigil.signals is None:  # one pass: what it has read is not read again by it
                 raise DatabaseError(f"{error}, by a crash perhaps, or a backup: run this again") from None
             self._read_again()
             return
-        self._reading.pending, self._reading.written = Pending(), pending.name if read else written
+        self._reading.pending, self._reading.written = Pending(), name
         self._bridge.counted(pending.hits)
         self._feed.pass_over(done.noted)
         if not done.records:
