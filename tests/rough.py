@@ -187,10 +187,18 @@ class RoughServer(ABC):
         yield
 
     @contextmanager
-    @abstractmethod
     def read_only(self) -> Iterator[None]:
         """It takes no writes."""
-        yield
+        with self.admin() as admin:
+            self.take_writes(admin, False)
+            try:
+                yield
+            finally:
+                self.take_writes(admin, True)
+
+    @abstractmethod
+    def take_writes(self, admin: Connection, yes: bool) -> None:
+        """Whether it takes writes from now on."""
 
     @abstractmethod
     def deadlocks(self, admin: Connection) -> int:
@@ -244,14 +252,8 @@ class RoughMariaDB(RoughServer):
             finally:
                 admin.exec_driver_sql("SET GLOBAL max_connections = 151")
 
-    @contextmanager
-    def read_only(self) -> Iterator[None]:
-        with self.admin() as admin:
-            admin.exec_driver_sql("SET GLOBAL read_only = 1")
-            try:
-                yield
-            finally:
-                admin.exec_driver_sql("SET GLOBAL read_only = 0")
+    def take_writes(self, admin: Connection, yes: bool) -> None:
+        admin.exec_driver_sql(f"SET GLOBAL read_only = {int(not yes)}")
 
     def be_spared(self, connection: Connection) -> None:
         # The one that changed less is undone.
@@ -316,17 +318,8 @@ class RoughPostgreSQL(RoughServer):
             finally:
                 admin.exec_driver_sql("ALTER ROLE plain CONNECTION LIMIT -1")
 
-    @contextmanager
-    def read_only(self) -> Iterator[None]:
-        with self.admin() as admin:
-            self._set(admin, "on")
-            try:
-                yield
-            finally:
-                self._set(admin, "off")
-
-    def _set(self, admin: Connection, value: str) -> None:
-        admin.exec_driver_sql(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+    def take_writes(self, admin: Connection, yes: bool) -> None:
+        admin.exec_driver_sql(f"ALTER SYSTEM SET default_transaction_read_only = {'off' if yes else 'on'}")
         admin.exec_driver_sql("SELECT pg_reload_conf()")
 
     def be_spared(self, connection: Connection) -> None:
