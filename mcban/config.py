@@ -119,7 +119,14 @@ def _exposed(file: Path, values: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     if not mode & stat.S_IROTH:
         return ()
-    return (f"{file} holds a password and may be read by everybody (mode {mode:04o}): run chmod o= {file}",)
+    return (f"{file} holds a password and may be read by everybody (mode {mode:04o}): run chmod o= {_typed(file)}",)
+
+
+def _typed(file: Path) -> str:
+    """As the name is written into a shell."""
+    from shlex import quote  # noqa: PLC0415  # for advice only
+
+    return quote(str(file))
 
 
 def _check_tls(settings: Mapping[str, Any], file: Path) -> None:
@@ -145,7 +152,7 @@ def _password_in(file: Path) -> str:
     if stat.S_ISREG(about.st_mode) and about.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise ConfigError(
             f"database.password_file: {file} may be read by everybody, or written by others than its owner: "
-            f"run chmod o=,g-w {file}"
+            f"run chmod o=,g-w {_typed(file)}"
         )
     try:
         password = raw.decode().partition("\n")[0].rstrip("\r")

@@ -94,7 +94,8 @@ class Terminal:
             forked = warm.run(*typed, env=self.env)
             return Answer(forked.returncode, forked.stdout, forked.stderr)
         settings: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": PATIENCE, **options}
-        done = subprocess.run([*before, MCBAN, *arguments], env=self.env, check=False, **settings)
+        # As the kernel starts it; where the path of this checkout holds a blank, pip puts a shell in between.
+        done = subprocess.run([*before, sys.executable, MCBAN, *arguments], env=self.env, check=False, **settings)
         return Answer(done.returncode, *((text or b"").decode() for text in (done.stdout, done.stderr)))
 
     def does(self, *arguments: str) -> list[str]:

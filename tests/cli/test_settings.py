@@ -124,6 +124,9 @@ def test_a_password_that_everybody_may_read(terminal: Terminal) -> None:
         assert said == f"mcban: {file} holds a password and may be read by everybody (mode 0644): run chmod o= {file}\n"
     file.chmod(0o640)
     assert terminal.process("jail", "list").err == ""
+    other = terminal.write("a folder/mcban.toml", file.read_text())
+    other.chmod(0o644)
+    assert terminal.process("--config", str(other), "jail", "list").err.endswith(f": run chmod o= '{other}'\n")
 
 
 def test_an_empty_server_wants_a_schema(bare: Terminal, empty_mariadb: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -29,7 +30,7 @@ def crowded(terminal: Terminal) -> Terminal:
 @pytest.mark.parametrize("command", ["banned", "banned --json", "filter show mc-exim-filter", "--help"])
 def test_a_pipe_that_closes_is_no_error(crowded: Terminal, command: str) -> None:
     """`mcban banned | head -1` ends quietly, with 0."""
-    script = f"{{ {MCBAN} {command}; echo $? >&2; }} | head -n 1"
+    script = f"{{ {shlex.quote(MCBAN)} {command}; echo $? >&2; }} | head -n 1"
     done = subprocess.run(["sh", "-c", script], env=crowded.env, capture_output=True, text=True, check=True)
     assert done.stderr == "0\n"
     assert done.stdout.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -138,7 +139,7 @@ def test_export_to_a_pipe_that_closes(terminal: Terminal) -> None:
     file = str(terminal.write("many.txt", "".join(f"10.{i >> 8}.{i & 255}.1\n" for i in range(7_000))))
     assert terminal.does("import", "-j", "mc-exim-1d", file) == ["7000 banned in mc-exim-1d"]
     for options in ("", "--json"):
-        script = f"{{ {MCBAN} export {options}; echo $? >&2; }} | head -n 1"
+        script = f"{{ {shlex.quote(MCBAN)} export {options}; echo $? >&2; }} | head -n 1"
         done = subprocess.run(["sh", "-c", script], env=terminal.env, capture_output=True, text=True, check=True)
         assert (done.stderr, done.stdout.count("\n")) == ("0\n", 1)
 

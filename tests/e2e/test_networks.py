@@ -119,11 +119,14 @@ SESSIONS = {
     "mapped": {"SSH_CONNECTION": f"::ffff:{PEER} 40112 ::1 22"},
 }
 """How somebody is logged in, as sshd's variables say it to each command."""
+_AGAIN = '"$@"; exit $?'
 SHELLS = {
-    "after sudo": f"SSH_CONNECTION='{PEER} 40112 192.0.2.1 22' sh -c 'env -u SSH_CONNECTION {{}}; exit $?'",
-    "after sudo and su": f"SSH_CLIENT='{PEER} 4 22' sh -c 'env -u SSH_CLIENT sh -c \"{{}}; exit \\$?\"; exit $?'",
+    "after sudo": f"SSH_CONNECTION='{PEER} 4 192.0.2.1 22' sh -c 'env -u SSH_CONNECTION {_AGAIN}' sh {_AGAIN}",
+    "after sudo and su": (
+        f"SSH_CLIENT='{PEER} 4 22' sh -c 'env -u SSH_CLIENT sh -c \"$0\" sh {_AGAIN}' '{_AGAIN}' {_AGAIN}"
+    ),
 }
-"""The same where only the shells above the command still know it, as a line that runs the command."""
+"""The same where only the shells above the command still know it, as a line that runs the command, its arguments."""
 
 
 def typed(node: Node, session: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -131,7 +134,7 @@ def typed(node: Node, session: str, *arguments: str) -> subprocess.CompletedProc
     env = {key: value for key, value in node.env.items() if not key.startswith("SSH_")}
     if session in SESSIONS:
         return warm.run(*arguments, env=env | SESSIONS[session], namespace=node.host.name)
-    return node.host.process("sh", "-c", SHELLS[session].format(" ".join((MCBAN, *arguments))), env=env)
+    return node.host.process("sh", "-c", SHELLS[session], "sh", MCBAN, *arguments, env=env)
 
 
 def is_refused(done: subprocess.CompletedProcess[str], entry: str) -> bool:

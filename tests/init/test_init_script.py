@@ -45,8 +45,11 @@ def test_header_tells_insserv_when_to_start() -> None:
 
 
 def test_life_of_a_service(tmp_path: Path) -> None:
-    """Status, start, start again, stop, stop again answer as the LSB says; a first start makes the database."""
-    service = Service(tmp_path)
+    """Status, start, start again, stop, stop again answer as the LSB says; a first start makes the database. Blanks in
+    the paths do no harm."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    service = Service(folder)
     try:
         assert service.script("status").returncode == 3
         done = service.script("start")
@@ -146,8 +149,8 @@ def test_database_that_is_not_there_yet(service: Service, tmp_path: Path, comes:
     away = tmp_path / "away"
     away.touch()
     program = tmp_path / "program"
-    fail = f'{"rm" if comes else ":"} {away}; echo "mcban: no database" >&2; exit 69'
-    program.write_text(f'#!/bin/sh\nif [ -e {away} ]; then {fail}; fi\nexec {MCBAN} "$@"\n')
+    fail = f'{"rm" if comes else ":"} "{away}"; echo "mcban: no database" >&2; exit 69'
+    program.write_text(f'#!/bin/sh\nif [ -e "{away}" ]; then {fail}; fi\nexec "{MCBAN}" "$@"\n')
     program.chmod(0o755)
     done = service.script("start", MCBAN_DAEMON=str(program), **({} if comes else {"MCBAN_START_TIMEOUT": "2"}))
     assert done.returncode == (0 if comes else 1), done
@@ -288,7 +291,7 @@ def test_many_starts_at_once(service: Service) -> None:
 def test_program_inside_a_script(service: Service, tmp_path: Path) -> None:
     """MCBAN_DAEMON may be a script around mcban: it is the engine that is signalled."""
     wrapper = tmp_path / "wrapper"
-    wrapper.write_text(f'#!/bin/sh\n{MCBAN} "$@"\nexit $?\n')
+    wrapper.write_text(f'#!/bin/sh\n"{MCBAN}" "$@"\nexit $?\n')
     wrapper.chmod(0o755)
     done = service.script("start", MCBAN_DAEMON=str(wrapper))
     assert done.returncode == 0, done

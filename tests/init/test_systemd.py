@@ -32,7 +32,7 @@ def settings(key: str) -> list[str]:
 def installed(tmp_path: Path) -> Path:
     """The unit, with the path of the program of this checkout."""
     unit = tmp_path / "mcban.service"
-    unit.write_text(UNIT.read_text().replace("/usr/local/bin/mcban", MCBAN))
+    unit.write_text(UNIT.read_text().replace("/usr/local/bin/mcban", f'"{MCBAN}"'))
     return unit
 
 
@@ -68,14 +68,18 @@ def test_statuses_and_signals_are_the_engines() -> None:
 
 def first_start(service: Service, **env: str) -> None:
     """Run what the unit runs to make the database, with the paths of this service."""
-    line = settings("ExecStartPre")[0].replace("%S/mcban", str(service.state)).replace("/usr/local/bin/mcban", MCBAN)
+    line = settings("ExecStartPre")[0].replace("%S/mcban", str(service.state))
+    line = line.replace("/usr/local/bin/mcban", f'"{MCBAN}"')
     done = service.command(*shlex.split(line), **env)
     assert done.returncode == 0, done
 
 
 def test_first_start_makes_the_embedded_database(tmp_path: Path) -> None:
-    """A first start makes the embedded database, and only that: a server's schema is the administrator's to change."""
-    service = Service(tmp_path)
+    """A first start makes the embedded database, and only that: a server's schema is the administrator's to change. A
+    blank in its path does no harm."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    service = Service(folder)
     first_start(service, MCBAN_DATABASE_URL="mysql+pymysql://mcban@127.0.0.1:9/mcban")
     assert not service.state.exists()
     first_start(service)
