@@ -305,6 +305,10 @@ class Engine:
         except McbanError as error:
             self._bridge.failed(str(error))
             return
+        self._over()
+
+    def _over(self) -> None:
+        """SQL can be asked again: what was done without it is looked at, and what failed is tried."""
         self._bridge.over()
         self._troubles.begin_anew()
         self._enforcement.doubt()
@@ -329,10 +333,7 @@ class Engine:
         for a moment."""
         lookout = self._bridge.lookout
         if lookout is not None and lookout.watching and self._bridge.outage is None:
-            self._bridge.over()  # an answer took long, and came
-            self._troubles.begin_anew()
-            self._enforcement.doubt()
-            self._publish()
+            self._over()  # an answer took long, and came
         if self._bridge.catching_up(more=busy):
             return {"sync", "look", "purge"}
         return set()
@@ -377,6 +378,9 @@ class Engine:
         except (FirewallError, NoPermissionError):
             self._pause = min(max(FIRST_PAUSE, 2 * self._pause), float(self._context.config.sync_interval))
             self._due["sync"] = time.monotonic() + self._pause
+            raise
+        except RefusedError:
+            self._pause = 0.0  # the kernel took all that it was given
             raise
         finally:
             self._publish()

@@ -56,6 +56,26 @@ def test_a_defect_is_said_once_and_does_not_end_the_engine(context: Context, cap
     assert second.startswith("over: ")
 
 
+def test_a_defect_in_the_question_whether_the_database_is_there_does_not_end_the_engine(
+    context: Context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Something failed for its sake, and what finds out whether it is away breaks: both are told, once."""
+    engine = Engine(context, Presence(context.config.state_dir))
+
+    def activity() -> None:
+        raise DatabaseError("odd answer")
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Database, "look_at_clock", broken)
+    for _ in range(3):
+        assert engine._guarded(activity) is None
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2 and "ZeroDivisionError" in told[0] and told[1] == "odd answer"
+    assert engine._bridge.outage is None
+
+
 def follow(context: Context, log: Path) -> Engine:
     """An engine that follows `log` for mc-ssh, and has looked around once."""
     log.write_text("")
@@ -217,6 +237,32 @@ def test_what_the_kernel_keeps_refusing_is_tried_less_and_less_often(
     told = [record.getMessage() for record in caplog.records if "set my-jail is there" in record.getMessage()]
     assert [line.startswith("over: ") for line in told] == [False, True]
     assert "my-jail" in host.run("ipset", "list", "-n").split()
+
+
+def test_a_kernel_that_takes_again_what_it_is_given_is_mended_at_once_although_somebody_must_decide(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel refused all for a while; then it has more bans than SQL knows of. That is no reason to put off what a
+    single fault calls for."""
+    engine = follow(context, tmp_path / "auth.log")
+
+    def refuse(*_: object) -> None:
+        raise FirewallError("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFirewall, "glance", refuse)
+        patch.setattr(MemoryFirewall, "read", refuse)
+        engine._guarded(engine._tend)
+        engine._mend_soon()
+        assert engine._due["sync"] > 0.0
+    firewall = context.firewall
+    assert isinstance(firewall, MemoryFirewall)
+    firewall.entries["mc-ssh-1d"] = {f"198.51.100.{n}": 1 << 40 for n in range(200)}
+    engine._enforcement.doubt()
+    with pytest.raises(RefusedError, match="SQL knows nothing"):
+        engine._tend()
+    engine._mend_soon()
+    assert engine._due["sync"] == 0.0
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
