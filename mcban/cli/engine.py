@@ -14,8 +14,6 @@ from mcban.cli.progress import Progress
 from mcban.errors import DatabaseError, DataError, printable
 from mcban.service.context import Context
 from mcban.service.local_copy import age_of
-from mcban.service.sources import find_sources
-from mcban.service.world import load_world
 from mcban.wiring import open_database, open_state
 
 
@@ -56,7 +54,7 @@ def run(ctx: click.Context, once: bool) -> int:
                 if not engine.read_to_end(signals, progress):
                     log.warning("stopped before the end of the logs; the rest is read next time")
                     return 130
-                _check_all_read(context, engine.broken)
+                _check_all_read(engine.passed_over)
                 return 0
             log.info("ready")
             tell_systemd("READY=1")
@@ -79,12 +77,9 @@ def _reach(context: Context) -> DatabaseError | None:
     return None
 
 
-def _check_all_read(context: Context, broken: list[str]) -> None:
-    """Raises DataError when `run --once` had to pass over a jail or what is left of a `broken` archive: nobody watches
-    it who would see that in `status`."""
-    book = context.database.read(lambda t: load_world(context, t)).book
-    unusable = [fault for fault in book.faults if fault.what not in book.groups and fault.what not in book.jails]
-    passed_over = [*unusable, *find_sources(context, book)[1], *broken]
+def _check_all_read(passed_over: list[str]) -> None:
+    """Raises DataError when `run --once` had to pass over something: nobody watches it who would see that in
+    `status`."""
     if passed_over:
         more = f" (and {plural(len(passed_over) - 1, 'other')})" if len(passed_over) > 1 else ""
         raise DataError(f"passed over {passed_over[0]}{more}; all other logs were read")

@@ -340,7 +340,7 @@ def _explain(one: Filter, number: int, line: str, told: Explanation) -> None:
     if told.ignored_by:
         click.echo(f"  ignoreregex  {told.ignored_by}: {printable(one.ignore[told.ignored_by - 1].text, 2000)}")
     if told.outcome == "missed" and one.prefix is not None:
-        found = one.prefix.pattern.search(told.rest + "\n")
+        found = one.prefix.search(told.rest + "\n")
         if found is None:
             click.echo(f"  the prefregex does not match: {printable(one.prefix.text, 2000)}")
         else:

@@ -11,7 +11,7 @@ from mcban.errors import McbanError, RefusedError
 from mcban.firewall.base import IncompleteError
 from mcban.service import upkeep
 from mcban.service.changes import Followed, News, look_up
-from mcban.service.context import Context, World
+from mcban.service.context import Context, Fault, World
 from mcban.service.drift import DriftWatch
 from mcban.service.sources import Source, find_sources
 from mcban.service.sync import Outcome, enforce, sync
@@ -27,6 +27,7 @@ class Enforcement:
         self._context, self._bridge, self._troubles = context, bridge, troubles
         self._drift = DriftWatch()
         self._owed = False
+        self.passed_over: tuple[Fault, ...] = ()
         self.world: World
 
     def start(self, error: McbanError, *, readable: bool) -> None:
@@ -65,9 +66,12 @@ class Enforcement:
             raise
 
     def sources(self) -> list[Source]:
-        """What the jails want to have read; those that cannot are told."""
-        sources, faults = find_sources(self._context, self.world.book)
-        self._troubles.find([*self.world.book.faults, *faults])
+        """What the jails want to have read; those that cannot are told, and are in `passed_over`."""
+        book = self.world.book
+        sources, faults = find_sources(self._context, book)
+        unusable = [fault for fault in book.faults if fault.what not in book.groups and fault.what not in book.jails]
+        self.passed_over = (*unusable, *faults)
+        self._troubles.find([*book.faults, *faults])
         return sources
 
     def tend(self) -> None:

@@ -118,9 +118,9 @@ class Engine:
         self._begun = True
 
     @property
-    def broken(self) -> list[str]:
-        """What could not be read to its end, of what `read_to_end` reads."""
-        return self._reading.broken
+    def passed_over(self) -> list[str]:
+        """What could not be read, or not to its end, of what `read_to_end` reads: jails, and archives."""
+        return [*map(str, self._enforcement.passed_over), *self._reading.broken]
 
     def run(self, signals: Signals) -> None:
         """Until a signal says stop. Raises LostNameError when another engine turns out to be this node."""
@@ -190,7 +190,7 @@ class Engine:
 
     def read_to_end(self, signals: Signals, onlooker: Onlooker | None = None) -> bool:
         """Read every log to the end that it has now, and commit: `run --once`. Raises what goes wrong; returns False
-        when a signal ended it before. `broken` has what could not be read to its end."""
+        when a signal ended it before. `passed_over` has what could not be."""
         self._reading.group_size = self._memory.most = AT_ONCE
         for _ in self._reading.take_archives(onlooker):
             self._commit_when_full()

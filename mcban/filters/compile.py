@@ -8,11 +8,10 @@ name, never skipped; other words in angle brackets are text.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mcban.filters.tree import read_tree
+from mcban.filters.expression import Expression
 
 Fail = Callable[[str], Exception]
 
@@ -91,27 +90,25 @@ def expand_tags(text: str, fail: Fail, *, multiline: bool = False) -> str:
     return expanded
 
 
-def compile_rule(text: str, fail: Fail, *, multiline: bool = False) -> re.Pattern[str]:
+def compile_rule(text: str, fail: Fail, *, multiline: bool = False) -> Expression:
     """The expression of a rule; raises what `fail` makes of a message when it does not compile.
 
     With `multiline` it is matched with several lines at once, where `^` and `$` are those of each line.
     """
     expanded = _lift_flags(expand_tags(text, fail, multiline=multiline))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pattern = re.compile(expanded, re.MULTILINE if multiline else 0)
-            ambiguous = _find_ambiguous(pattern)
+        expression = Expression(expanded, re.MULTILINE if multiline else 0)
+        ambiguous = _find_ambiguous(expression)
     except (re.error, OverflowError, RecursionError) as error:
         raise fail(f"does not compile: {error}") from error
     if ambiguous:
         raise fail(f"does not compile: two tags for {ambiguous} can match at once")
-    return pattern
+    return expression
 
 
-def repeated_groups(pattern: re.Pattern[str]) -> tuple[tuple[str, str], ...]:
+def repeated_groups(expression: Expression) -> tuple[tuple[str, str], ...]:
     """The groups that stand for a tag's second and later uses, each with the name of its first."""
-    return tuple((found[0], found[1]) for name in pattern.groupindex if (found := _REPEATED.fullmatch(name)))
+    return tuple((found[0], found[1]) for name in expression.groupindex if (found := _REPEATED.fullmatch(name)))
 
 
 def _lift_flags(text: str) -> str:
@@ -132,14 +129,14 @@ def _lift_flags(text: str) -> str:
     return f"(?{''.join(sorted(flags))}){lifted}" if flags else lifted
 
 
-def _find_ambiguous(pattern: re.Pattern[str]) -> str | None:
+def _find_ambiguous(expression: Expression) -> str | None:
     """A tag's name of which two uses may take part in one match, so that it would be open which one is meant."""
-    repeated = dict(repeated_groups(pattern))
-    tree = read_tree(pattern) if repeated else None
+    repeated = dict(repeated_groups(expression))
+    tree = expression.tree if repeated else None
     if tree is None:
         return None
     sequence = type(tree)
-    names = {number: repeated.get(name, name) for name, number in pattern.groupindex.items()}
+    names = {number: repeated.get(name, name) for name, number in expression.groupindex.items()}
     counted = set(repeated.values()) - {"skiplines"}
     both: set[str] = set()
 

@@ -14,7 +14,7 @@ from math import log2
 from typing import Any
 
 from mcban.filters.charsets import NEWLINE, WIDE, members, read_set
-from mcban.filters.tree import read_tree
+from mcban.filters.expression import Expression
 
 Needle = tuple[int, ...]
 """Characters that follow each other in a line: a set (`charsets.py`) for each."""
@@ -32,15 +32,15 @@ _ENOUGH = 64.0
 
 
 @lru_cache(maxsize=4096)
-def required_needles(patterns: tuple[re.Pattern[str], ...], may_split: Splits) -> Demand | None:
-    """What any line holds in which all of `patterns` match, or None when nothing is certain.
+def required_needles(expressions: tuple[Expression, ...], may_split: Splits) -> Demand | None:
+    """What any line holds in which all of `expressions` match, or None when nothing is certain.
 
     The expressions are searched for in the line without its date; `may_split` knows where that may have stood.
     """
     demands: list[Demand] = []
-    for pattern in patterns:
-        folded = bool(pattern.flags & re.IGNORECASE) or re.search(r"\(\?[a-zA-Z]*i", pattern.pattern) is not None
-        tree = read_tree(pattern)
+    for one in expressions:
+        folded = bool(one.flags & re.IGNORECASE) or re.search(r"\(\?[a-zA-Z]*i", one.source) is not None
+        tree = one.tree
         if tree is not None:
             demands += _Walk(folded, may_split).demands(tree)
     return _best(demands)

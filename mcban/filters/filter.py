@@ -80,7 +80,7 @@ class Filter:
     def stateful(self) -> bool:
         """Whether what a line means depends on lines before it."""
         expressions = (*self.rules, self.prefix) if self.prefix else self.rules
-        return self.every_line or any("mlfid" in rule.pattern.groupindex for rule in expressions)
+        return self.every_line or any("mlfid" in rule.expression.groupindex for rule in expressions)
 
     def matcher(self) -> Matcher:
         """What matches the lines of one log with this filter, in their order; knows of no line yet."""
@@ -151,13 +151,13 @@ def _compile(definition: Definition) -> Filter:
         raise fail("has no failregex")
     prefixes = _rules(definition, "prefregex", fail, lines=False, multiline=maxlines > 1)
     prefix = prefixes[0] if prefixes else None
-    sources = set(prefix.pattern.groupindex) if prefix else set()
+    sources = set(prefix.expression.groupindex) if prefix else set()
     for rule in rules:
-        if not SOURCE_GROUPS & (sources | set(rule.pattern.groupindex)):
+        if not SOURCE_GROUPS & (sources | set(rule.expression.groupindex)):
             raise fail(f"failregex {rule.number} has no <HOST>, <ADDR> or other tag for the offender's address")
     success = _rules(definition, "successregex", fail)
     for rule in success:
-        if not SOURCE_GROUPS & set(rule.pattern.groupindex):
+        if not SOURCE_GROUPS & set(rule.expression.groupindex):
             raise fail(f"successregex {rule.number} has no <ADDR> or other tag for the address that logged in")
     return Filter(
         name=definition.name,
@@ -201,6 +201,6 @@ def _rules(
             def failed(what: str, number: int = number) -> Exception:
                 return fail(f"{option} {number} {what}")
 
-            pattern = compile_rule(text, failed, multiline=multiline)
-            rules.append(Rule(number, text, path, pattern, repeated_groups(pattern)))
+            expression = compile_rule(text, failed, multiline=multiline)
+            rules.append(Rule(number, text, path, expression, repeated_groups(expression)))
     return tuple(rules)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from socket import AF_INET, inet_pton
 from typing import NamedTuple
 
+from mcban.filters.expression import Search
 from mcban.filters.filter import Filter
 from mcban.filters.rules import ALTERNATIVE_USER, LONGEST_USER, Rule, canonical
-from mcban.filters.tree import Search
 
 _ADDRESSES = ("ip4", "ip6", "addr", "host")
 _UNUSUAL = frozenset(("fid", "cidr", "nofail", "mlfgained", "mlfid"))
@@ -35,13 +35,20 @@ class QuickMatcher:
     """Matches single lines with a filter for which that is all; `make_quick` knows which."""
 
     def __init__(self, one: Filter) -> None:
-        self.readers = {rule.number: _reader(rule) for rule in one.rules}
+        self._readers: dict[int, Reader] = {}
         self._prefix = one.prefix.search if one.prefix else None
-        self._content = one.prefix.pattern.groupindex.get("content", 0) if one.prefix else 0
+        self._content = one.prefix.expression.groupindex.get("content", 0) if one.prefix else 0
         self._ignoring = tuple(rule.search for rule in one.ignore)
         self.match = self._match if one.prefix or one.ignore else find_offender
         """From a line without its date, but with its line end, and those readers whose rules could match it, in their
         order, to what the filter finds; the third argument is of no use here."""
+
+    def reader(self, rule: Rule) -> Reader:
+        """One of the filter's rules, made ready."""
+        made = self._readers.get(rule.number)
+        if made is None:
+            made = self._readers[rule.number] = _reader(rule)
+        return made
 
     def _match(self, line: str, readers: Sequence[Reader], at: int | None = None) -> Finding | None:
         if self._prefix:
@@ -58,10 +65,10 @@ class QuickMatcher:
 
 def make_quick(one: Filter) -> QuickMatcher | None:
     """A quick matcher for a filter; None when its rules tell more than an address and a login."""
-    if one.stateful or any(_UNUSUAL & rule.pattern.groupindex.keys() for rule in one.rules):
+    if one.stateful or any(_UNUSUAL & rule.expression.groupindex.keys() for rule in one.rules):
         return None
     # What the prefregex finds would add to what a rule finds.
-    names = one.prefix.pattern.groupindex if one.prefix else ()
+    names = one.prefix.expression.groupindex if one.prefix else ()
     if any(name in _UNUSUAL or name.startswith((*_ADDRESSES, "user", "alt_user", "content__")) for name in names):
         return None
     return QuickMatcher(one)
@@ -95,7 +102,7 @@ def find_offender(line: str, readers: Sequence[Reader], _at: int | None = None) 
 
 
 def _reader(rule: Rule) -> Reader:
-    groups = rule.pattern.groupindex
+    groups = rule.expression.groupindex
     aliases = [(name, groups[alias]) for alias, name in rule.repeated]
 
     def numbers(name: str) -> list[int]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from mcban.core.address import parse_network
-from mcban.filters.tree import Search, bind_search
+from mcban.filters.expression import Expression, Search
 
 Groups = Mapping[str, str | None]
 """What a rule's named groups took, those of the prefregex included."""
@@ -35,18 +35,18 @@ class Rule:
     """One failregex: its number from 1, its text as the file has it after interpolation, the file, the expression.
 
     `repeated` pairs each group of the expression that stands for a tag used more than once with the tag's own group.
-    `search` is the expression's `search`, or what finds the same faster.
     """
 
     number: int
     text: str
     path: Path
-    pattern: re.Pattern[str]
+    expression: Expression
     repeated: tuple[tuple[str, str], ...] = ()
-    search: Search = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "search", bind_search(self.pattern))
+    @property
+    def search(self) -> Search:
+        """See `Expression.search`."""
+        return self.expression.search
 
     def groups(self, found: re.Match[str]) -> dict[str, str | None]:
         """The named groups of a match; of a tag in several branches, what the branch taken has."""

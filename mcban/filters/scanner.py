@@ -17,10 +17,11 @@ from mcban.filters.charsets import ALL, WIDE, WORD
 from mcban.filters.clock import Clock
 from mcban.filters.dates import DateForm, FoundDate, find_date
 from mcban.filters.demands import Demand, Needle, required_needles
+from mcban.filters.expression import forget_trees
 from mcban.filters.filter import Filter
 from mcban.filters.matcher import Matcher, WindowMatcher
 from mcban.filters.prefilter import Candidate, Finder, Prefilter, make_finder
-from mcban.filters.quick import Finding, Reader, make_quick
+from mcban.filters.quick import Finding, QuickMatcher, Reader, make_quick
 from mcban.filters.rules import MISSED, Rule
 from mcban.filters.watchdog import GaveUp, Watchdog
 from mcban.filters.window import Line, Window
@@ -120,12 +121,15 @@ class Scanner:
         # Bit n of a mask stands for the n-th of these pairs, in the order in which they are tried.
         self._rules = [(index, rule) for index, one in enumerate(self.filters) for rule in one.rules]
         self._prefilter = Prefilter([_demand(self.filters[index], rule) for index, rule in self._rules], find_needles)
-        self._quick = [make_quick(one) for one in self.filters]
+        self._quick: dict[int, QuickMatcher | None] = {}
         self._matchers = [one.matcher() for one in self.filters]
         kinds: dict[tuple[DateForm, ...], _Dates] = {}
         self._dates = [kinds.setdefault(one.dates, _Dates(one.dates, self.clock)) for one in self.filters]
         self._plans: dict[int, tuple[_Task, ...]] = {}
+        forget_trees()
         self._windows = {i: Window(m) for i, m in enumerate(self._matchers) if isinstance(m, WindowMatcher)}
+        for index in self._windows:
+            _compile(self.filters[index], self.filters[index].rules)
         self._window_masks = {
             index: sum(1 << bit for bit, (owner, _) in enumerate(self._rules) if owner == index)
             for index in self._windows
@@ -214,9 +218,13 @@ class Scanner:
         return plan
 
     def _task(self, index: int, rules: tuple[Rule, ...]) -> _Task:
-        one, quick, dates = self.filters[index], self._quick[index], self._dates[index]
+        one, dates = self.filters[index], self._dates[index]
+        if index not in self._quick:
+            self._quick[index] = make_quick(one)
+        quick = self._quick[index]
         if quick:
-            return _Task(index, quick.match, tuple(quick.readers[rule.number] for rule in rules), dates, False)
+            return _Task(index, quick.match, tuple(map(quick.reader, rules)), dates, False)
+        _compile(one, rules)
         return _Task(index, _adapt(self._matchers[index]), rules, dates, one.stateful)
 
     def _count_overlong(self, block: bytes) -> None:
@@ -299,6 +307,12 @@ def _in_order(match: LineMatch) -> tuple[int, int]:
     return match.line, match.filter
 
 
+def _compile(one: Filter, rules: Sequence[Rule]) -> None:
+    """Have compiled what is searched for with some of a filter's rules: not while the watchdog runs."""
+    for rule in (*rules, *one.ignore, *([one.prefix] if one.prefix else [])):
+        _ = rule.search
+
+
 def _adapt(matcher: Matcher) -> Callable[[str, Any, int | None], Finding | None]:
     """A filter's own matcher, as a task wants it."""
 
@@ -311,12 +325,12 @@ def _adapt(matcher: Matcher) -> Callable[[str, Any, int | None], Finding | None]
 
 def _demand(one: Filter, rule: Rule) -> Demand | None:
     """What a line must hold for a rule to be tried."""
-    patterns = (rule.pattern, one.prefix.pattern) if one.prefix else (rule.pattern,)
+    expressions = (rule.expression, one.prefix.expression) if one.prefix else (rule.expression,)
     cut_out = [form for form in one.dates if form.source != "()"]
     if all(form.bounded for form in cut_out):
         # What is cut out has no letter, digit or underscore before or after it: see DateForm.
-        return required_needles(patterns, _between_words if cut_out else _nowhere)
-    return required_needles(patterns, _anywhere)
+        return required_needles(expressions, _between_words if cut_out else _nowhere)
+    return required_needles(expressions, _anywhere)
 
 
 def _between_words(before: Sequence[int], following: int) -> bool:

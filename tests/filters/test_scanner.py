@@ -2,6 +2,7 @@
 
 import re
 import time
+import warnings
 from datetime import UTC
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from mcban.filters import OVERLONG, LineMatch, Scanner, load_filter
 from mcban.filters.demands import needle_expression, needle_text, required_needles
+from mcban.filters.expression import Expression
 from mcban.filters.prefilter import make_finder, make_plain_finder
 from mcban.filters.scanner import _between_words
-from mcban.filters.tree import bind_search
 from tests.filters.blocks import FINDERS, in_blocks, one_by_one
 
 FOLDERS = [Path(__file__).parents[2] / "etc" / "filter.d"]
@@ -236,7 +237,7 @@ def test_a_block_gives_what_each_line_alone_would_give(made, finder, lines, date
 )
 def test_only_certain_texts_are_demanded(pattern, texts):
     """What a line must hold for an expression to match is said only where it is certain, whatever date is cut out."""
-    needles = required_needles((re.compile(pattern),), _between_words)
+    needles = required_needles((Expression(pattern),), _between_words)
     assert (needles and set(map(needle_text, needles))) == texts
 
 
@@ -280,9 +281,9 @@ EXPRESSIONS = st.recursive(
 @settings(max_examples=150)
 def test_what_matches_holds_what_was_demanded(expression, folded, text):
     """Whatever an expression is made of, a text in which it matches holds one of the needles that it demands."""
-    pattern = re.compile(expression, re.IGNORECASE if folded else 0)
-    demand = required_needles((pattern,), lambda _before, _following: False)
-    if demand and pattern.search(text):
+    one = Expression(expression, re.IGNORECASE if folded else 0)
+    demand = required_needles((one,), lambda _before, _following: False)
+    if demand and one.search(text):
         data = text.encode()
         assert any(re.search(needle_expression(needle), data) for needle in demand)
         assert make_finder(list(demand))(data + b"\n")
@@ -298,8 +299,37 @@ def test_what_matches_holds_what_was_demanded(expression, folded, text):
 def test_an_anchored_expression_matches_at_the_beginning_or_nowhere(expression, anchor, text):
     """Where `match` takes the place of `search`, both find the same."""
     pattern = re.compile(anchor + expression)
-    found, bound = pattern.search(text), bind_search(pattern)(text)
+    found, bound = pattern.search(text), Expression(pattern.pattern).search(text)
     assert (found and found.span()) == (bound and bound.span())
+
+
+BEHIND = st.sampled_from(
+    ["", "(?<=a)", "(?<!ab)", "(?<=a+)", "(?<=::)", "(?<=a|bc)", "(", "a{2,1}", "(?P<n>a)", "(?P=n)", "(?s)", "(?z)"]
+)
+
+
+@given(st.lists(st.one_of(EXPRESSIONS, DOUBTFUL), max_size=4).map("".join))
+@settings(max_examples=150)
+def test_an_expression_is_refused_at_once_or_compiles(source):
+    """What Python does not take is said as a filter is loaded, though expressions are compiled when they are needed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pattern = re.compile(source)
+    except re.error:
+        with pytest.raises(re.error):
+            Expression(source)
+        return
+    one = Expression(source)
+    found, expected = one.search("ab ::k1 ab"), pattern.search("ab ::k1 ab")
+    assert (found and found.regs) == (expected and expected.regs)
+    assert (dict(one.groupindex), one.flags) == (dict(pattern.groupindex), pattern.flags)
+
+
+def test_nesting_without_end_is_refused_as_a_filter_is_loaded():
+    """An expression too deep for Python's compiler does not wait with its refusal for a line that could match."""
+    with pytest.raises((RecursionError, re.error)):
+        Expression("(?:a" * 5000 + ")*" * 5000)
 
 
 def test_a_megabyte_is_scanned_at_once():
