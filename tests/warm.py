@@ -149,8 +149,10 @@ def _main() -> None:
 
     for module in MODULES:
         importlib.import_module(module)
+    from mcban.cli import waiting
     from mcban.cli.main import main
 
+    waiting.AFTER = PATIENCE  # a loaded machine may let one wait: what is said then has tests of its own
     gc.freeze()  # nobody looks through the modules for garbage at the end of each command
     asked = _serve(socket.socket(fileno=int(sys.argv[1])))
     if asked is not None:

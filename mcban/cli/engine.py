@@ -30,7 +30,7 @@ def run(ctx: click.Context, once: bool) -> int:
     from mcban.daemon.presence import Presence  # noqa: PLC0415
     from mcban.daemon.signals import Signals, tell_systemd  # noqa: PLC0415
 
-    context = context_of(ctx, database=False)
+    context = context_of(ctx, database=False, waiting=False)  # the engine has words of its own for that
     unreachable = None if once else _reach(context)
     if once:
         open_database(context)

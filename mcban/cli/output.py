@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -86,19 +88,32 @@ def _warn(ctx: click.Context, config: settings.Config) -> None:
             click.echo(f"mcban: {printable(line, 1000)}", err=True)
 
 
-def context_of(ctx: click.Context, *, database: bool = True) -> Context:
-    """The context of a command, its database checked. Raises what makes it impossible to work."""
+def context_of(ctx: click.Context, *, database: bool = True, waiting: bool = True) -> Context:
+    """The context of a command, its database checked; with `waiting` it says so when that lets one wait. Raises what
+    makes it impossible to work."""
     with interrupt:
+        from mcban.cli.waiting import Waiting  # noqa: PLC0415
         from mcban.wiring import open_database, wire  # noqa: PLC0415  # SQLAlchemy: longer than most commands run
 
     config = _load(ctx)
     context = wire(config)
+    if waiting:
+        told = context.database.watch = Waiting(lambda since: _tell_of_waiting(context, since))
+        ctx.call_on_close(told.close)
     _warn(ctx, config)
     ctx.call_on_close(context.firewall.close)
     ctx.call_on_close(context.database.dispose)
     if database:
         open_database(context)
     return context
+
+
+def _tell_of_waiting(context: Context, since: float) -> None:
+    database = context.database
+    wait = database.longest_wait
+    end = "" if wait is None else time.strftime(", until %T", time.localtime(since + wait))
+    with suppress(OSError, ValueError):  # nobody reads it
+        click.echo(f"mcban: waiting for {printable(database.shown_url, 1000)} to answer{end}", err=True)
 
 
 def finish(report: Report) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -107,6 +107,9 @@ class Database:
         """Seconds for which what passes is waited for; an engine, which has other things to do, sets it to 0."""
         self.conduct: Callable[[Callable[[], Any]], Any] = lambda transaction: transaction()
         """Runs each transaction. Whoever cannot wait for an answer that may take long sets another."""
+        self.watch: AbstractContextManager[object] = nullcontext()
+        """Entered around whatever asks the database, and again inside of it: for those who want to know how long that
+        takes."""
         self._glance: tuple[Connection, Transaction] | None = None
         self._links = 0
         self._clock = ServerClock(self.engine) if isinstance(self._place, Servers) else None
@@ -125,6 +128,12 @@ class Database:
     def nodes(self) -> list[str]:
         """The URLs of all nodes; their passwords are hidden."""
         return [shown(url) for url in self._urls]
+
+    @property
+    def longest_wait(self) -> int | None:
+        """Seconds after which a question is given up that is not answered; None where it is not."""
+        wait = self._place.answer_wait
+        return None if wait is None else wait * len(self._urls)
 
     @property
     def sqlite_file(self) -> str | None:
@@ -259,13 +268,14 @@ class Database:
     def translating(self) -> Iterator[None]:
         """Driver errors leave as ours."""
         try:
-            yield
+            with self.watch:
+                yield
         except UnicodeEncodeError as error:
             raise no_text(error) from None
         except SQLAlchemyError as error:
             nodes = len(self._urls)
             shown_url = self.shown_url if nodes == 1 else f"{self.shown_url} (of {nodes} nodes)"
-            raise translated(error, shown_url, self.sqlite_file) from error
+            raise translated(error, shown_url, self.sqlite_file, self._place.answer_wait) from error
 
     def dispose(self) -> None:
         """Close every connection."""

@@ -19,6 +19,8 @@ LOCK_WAIT = 30
 class Embedded:
     """One file of SQLite's."""
 
+    answer_wait = LOCK_WAIT
+
     def __init__(self, url: URL) -> None:
         if url.database in {None, "", ":memory:"}:
             raise ConfigError(

@@ -19,6 +19,8 @@ class Kind(Enum):
     transaction and wants it again."""
     LOST = auto()
     """The connection ended, or the server is going or coming."""
+    SILENT = auto()
+    """The server is there, and has not answered for as long as it may take."""
     CROWDED = auto()
     """It has as many connections as it takes, or as it takes of this user."""
     UNREADY = auto()
@@ -38,7 +40,7 @@ class Kind(Enum):
     OTHER = auto()
 
 
-PASSING = {Kind.LOST, Kind.CROWDED, Kind.UNREADY, Kind.READ_ONLY}
+PASSING = {Kind.LOST, Kind.SILENT, Kind.CROWDED, Kind.UNREADY, Kind.READ_ONLY}
 """What another try, or another node of the cluster, may find over."""
 
 _MYSQL = {
@@ -115,7 +117,9 @@ def kind_of(error: BaseException) -> Kind:
     number = arguments[0] if arguments and isinstance(arguments[0], int) else None
     if number == 2003 and "CERTIFICATE_VERIFY_FAILED" in str(original):
         return Kind.NO_TLS
-    return Kind.OTHER if number is None else _MYSQL.get(number, Kind.OTHER)
+    kind = Kind.OTHER if number is None else _MYSQL.get(number, Kind.OTHER)
+    waited = original is not None and isinstance(original.__context__, TimeoutError)
+    return Kind.SILENT if kind is Kind.LOST and waited else kind
 
 
 def _sqlite_kind(error: sqlite3.Error) -> Kind:
@@ -146,8 +150,9 @@ def _unconnected_kind(error: BaseException | None) -> Kind:
     return Kind.LOST if connection.server_version else Kind.UNREACHED
 
 
-def translated(error: SQLAlchemyError, shown: str, file: str | None) -> McbanError:
-    """The error as ours, `shown` being the database's URL without its password, `file` that of an embedded one."""
+def translated(error: SQLAlchemyError, shown: str, file: str | None, wait: int | None = None) -> McbanError:
+    """The error as ours, `shown` being the database's URL without its password, `file` that of an embedded one, `wait`
+    the seconds that it may take for an answer."""
     kind, said = kind_of(error), _said(error)
     if kind is Kind.DISK and file is not None and _is_full(file):
         kind = Kind.FULL  # of a full disk SQLite says so only where it writes the data themselves
@@ -162,13 +167,14 @@ def translated(error: SQLAlchemyError, shown: str, file: str | None) -> McbanErr
             f"{shown} keeps a binary log and lets only an administrator make triggers: run "
             "`mcban db upgrade` once with an administrator's URL, or SET GLOBAL log_bin_trust_function_creators=1"
         )
-    return DatabaseError(_SENTENCES.get(kind, "{} cannot be used: {}").format(shown, said))
+    return DatabaseError(_SENTENCES.get(kind, "{} cannot be used: {}").format(shown, said, wait))
 
 
 _SENTENCES = {
     Kind.NO_FILE: "{} cannot be opened: does the folder exist, and may you write there?",
     Kind.UNREACHED: "{} cannot be used: nobody answers there ({}): does the server run, and is the way to it open?",
-    Kind.LOST: "{} cannot be used: it ended the connection, answers nothing or lets nobody in ({})",
+    Kind.LOST: "{} cannot be used: it ended the connection, or lets nobody in ({})",
+    Kind.SILENT: "{0} cannot be used: it answered nothing for {2} s ({1})",
     Kind.CROWDED: "{} cannot be used: it has no connection left for us ({}): see who has them all, or allow more",
     Kind.REFUSED: "{} refuses us ({}): check user, password and grants",
     Kind.AGAIN: "{} cannot be used: another transaction kept it locked ({}): a backup, or a client that never commits?",

@@ -37,6 +37,14 @@ class Servers:
         """Of the node that answered last, or was asked last."""
         return self._nodes[self._used].url
 
+    @property
+    def answer_wait(self) -> int | None:
+        """Seconds that the node in use may take for an answer; None where that is not limited: PostgreSQL's, once it
+        has let us in."""
+        if self.url.get_backend_name() == "postgresql":
+            return None
+        return int(str(self.url.query.get("read_timeout", ANSWER_WAIT)))
+
     def _connect(self, dialect: Dialect) -> Any:
         """A connection to the node in use, else to the first of the others that lets us in; raises the driver's error
         of the last one asked."""

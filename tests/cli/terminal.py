@@ -76,6 +76,7 @@ class Terminal:
         with (
             patch.dict(os.environ, self.env, clear=True),
             patch("sys.stdin", keyboard),
+            patch("mcban.cli.waiting.AFTER", PATIENCE),  # a loaded machine may let one wait
             redirect_stdout(out),
             redirect_stderr(err),
         ):
