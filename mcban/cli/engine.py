@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -15,6 +15,10 @@ from mcban.errors import DatabaseError, DataError, printable
 from mcban.service.context import Context
 from mcban.service.local_copy import age_of
 from mcban.wiring import open_database, open_state
+
+if TYPE_CHECKING:
+    from mcban.daemon.presence import Presence
+    from mcban.daemon.signals import Signals
 
 
 @click.command()
@@ -26,9 +30,8 @@ def run(ctx: click.Context, once: bool) -> int:
     It runs until Ctrl-C or SIGTERM. SIGHUP reads jails and filters again;
     SIGUSR1 stops but leaves lists and rules in the kernel, for a restart.
     """
-    from mcban.daemon.engine import Engine  # noqa: PLC0415  # the engine's imports are for the engine only
-    from mcban.daemon.presence import Presence  # noqa: PLC0415
-    from mcban.daemon.signals import Signals, tell_systemd  # noqa: PLC0415
+    from mcban.daemon.presence import Presence  # noqa: PLC0415  # the engine's imports are for the engine only
+    from mcban.daemon.signals import Signals  # noqa: PLC0415
 
     context = context_of(ctx, database=False, waiting=False)  # the engine has words of its own for that
     unreachable = None if once else _reach(context)
@@ -42,25 +45,16 @@ def run(ctx: click.Context, once: bool) -> int:
         presence.take()
         try:
             signals = Signals()
+            signals.listen()
             log.info("database %s, node %s", context.database.shown_url, context.config.node)
             if context.firewall.enforces:
                 presence.take_firewall(context.firewall.name)
                 log.info("firewall %s", context.firewall.name)
             else:
                 log.warning("firewall %s: decides and records, touches no kernel", context.firewall.name)
-            engine = Engine(context, presence)
-            engine.start(unreachable, patient=not once)
             if once:
-                if not engine.read_to_end(signals, progress):
-                    log.warning("stopped before the end of the logs; the rest is read next time")
-                    return 130
-                _check_all_read(engine.passed_over)
-                return 0
-            log.info("ready")
-            tell_systemd("READY=1")
-            engine.run(signals)
-            engine.stop(keep=signals.keep)
-            return 0
+                return _pass_once(context, presence, signals, progress)
+            return _follow(context, presence, signals, unreachable)
         finally:
             presence.leave()
 
@@ -75,6 +69,31 @@ def _reach(context: Context) -> DatabaseError | None:
             raise
         return error
     return None
+
+
+def _follow(context: Context, presence: Presence, signals: Signals, unreachable: DatabaseError | None) -> int:
+    from mcban.daemon.engine import Engine  # noqa: PLC0415  # as above
+    from mcban.daemon.signals import tell_systemd  # noqa: PLC0415
+
+    engine = Engine(context, presence, signals)
+    engine.start(unreachable)
+    logging.getLogger("mcban").info("ready")
+    tell_systemd("READY=1")
+    engine.run()
+    engine.stop(keep=signals.keep)
+    return 0
+
+
+def _pass_once(context: Context, presence: Presence, signals: Signals, progress: Progress) -> int:
+    from mcban.daemon.one_pass import OnePass  # noqa: PLC0415  # as above
+
+    one_pass = OnePass(context, presence, signals)
+    one_pass.start()
+    if not one_pass.run(progress):
+        logging.getLogger("mcban").warning("stopped before the end of the logs; the rest is read next time")
+        return 130
+    _check_all_read(one_pass.passed_over)
+    return 0
 
 
 def _check_all_read(passed_over: list[str]) -> None:

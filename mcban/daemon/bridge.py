@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,7 +93,7 @@ class Bridge:
             return
         self.known = known_by(world, outcome.aim)
         self._copy.replace()
-        if self.lookout is not None and not self.lookout.watching and not self._behind:
+        if self.lookout is not None and not self.watching and not self._behind:
             for entry, jail in self.lookout.unconfirmed(self.known):
                 log.info("%s in %s was banned while the database was away, which it does not confirm", entry, jail)
             self.lookout = None
@@ -162,28 +162,35 @@ class Bridge:
     def spared(self) -> dict[str, dict[str, int]]:
         """By jail the bans that stay in the kernel, with their ends, though SQL may not know of them yet."""
         lookout = self.lookout  # it may have begun while a full sync waited for SQL
-        return lookout.bans if lookout is not None and (self._behind or lookout.watching) else {}
+        return lookout.bans if lookout is not None and (self._behind or self.watching) else {}
 
-    def watch(
+    @property
+    def watching(self) -> bool:
+        """Whether somebody is on the lookout."""
+        return self.lookout is not None and self.lookout.watching
+
+    def set_out(
         self,
         world: World,
         positions: Iterable[Position],
-        unwritten: Iterable[Hit],
-        seconds: float,
-        old: Callable[[], bool | Collection[str]] = lambda: True,
-    ) -> tuple[Outcome, bool]:
-        """Look out for so long, by the newest `world` that is known; how putting bans into the kernel went, and whether
-        there may be more to be read. `old` tells the logs without a position of which nothing is to be read that is
-        there already. Raises what the firewall raises."""
+        unwritten: Iterable[Hit] = (),
+        old: bool | Collection[str] = True,
+    ) -> None:
+        """Have somebody on the lookout, by the newest `world` that is known, from these `positions` on. `old` tells
+        the logs without a position of which nothing is to be read that is there already."""
         if self.known is None:
+            return
+        intake = Intake(find_sources(self._context, world.book)[0])
+        known = replace(self.known, world=world)  # newer than the last full sync, if that was never finished
+        counted = [hits.unpack() for hits in self._counted]
+        self.lookout = Lookout(self._context, known, intake, positions, counted, unwritten, self.lookout, old)
+
+    def watch(self, seconds: float) -> tuple[Outcome, bool]:
+        """Look out for so long; how putting bans into the kernel went, and whether there may be more to be read. Raises
+        what the firewall raises."""
+        if self.lookout is None:
             time.sleep(min(seconds, 0.1))
             return NOTHING, False
-        if self.lookout is None or not self.lookout.watching:
-            intake = Intake(find_sources(self._context, world.book)[0])
-            known = replace(self.known, world=world)  # newer than the last full sync, if that was never finished
-            counted = [hits.unpack() for hits in self._counted]
-            lookout = Lookout(self._context, known, intake, positions, counted, unwritten, self.lookout, old())
-            self.lookout = lookout
         bans, outcome, more = self.lookout.watch(seconds)
         if bans:
             log.warning("%s", "\n".join(f"{describe(ban, self._context.now)}, by what is known" for ban in bans))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from mcban.daemon.bridge import Bridge
 from mcban.daemon.troubles import Troubles
-from mcban.errors import McbanError, RefusedError
-from mcban.firewall.base import IncompleteError
+from mcban.errors import DatabaseError, McbanError, RefusedError
+from mcban.firewall.base import IncompleteError, Refusal
 from mcban.service import upkeep
-from mcban.service.changes import Followed, News, look_up
+from mcban.service.changes import ChangeFeed, Followed, News, look_up
 from mcban.service.context import Context, Fault, World
 from mcban.service.drift import DriftWatch
 from mcban.service.sources import Source, find_sources
@@ -28,11 +29,18 @@ class Enforcement:
         self._drift = DriftWatch()
         self._owed = False
         self.passed_over: tuple[Fault, ...] = ()
+        self._feed: ChangeFeed
         self.world: World
 
     def start(self, error: McbanError, *, readable: bool) -> None:
         """Begin with what is known without SQL (`Bridge.start`). Raises `error` when nothing is."""
         self.world = self._bridge.start(error, readable=readable)
+
+    def begin(self) -> None:
+        """Begin with what SQL says, and with what others change from now on. Raises what the database raises."""
+        self._feed = self._context.database.glance(ChangeFeed)
+        self.take_over(anew=True)
+        upkeep.expire(self._context)
 
     def take_over(self, *, anew: bool = False) -> bool:
         """Take over what plain SQL implies, `anew` without regard to what was known; whether the world is another one
@@ -43,9 +51,28 @@ class Enforcement:
             log.info("%s", line)
         return self.world != before
 
-    def look_up(self, news: News) -> Followed | None:
-        """The bans and liftings that SQL has for what is new there; None when all is to be looked at. Raises what the
-        database raises."""
+    def pass_over(self, noted: range) -> None:
+        """These changes were made by this engine, and are no news to it."""
+        self._feed.pass_over(noted)
+
+    def catch_up(self) -> None:
+        """Let the kernel have what others changed in SQL. Raises as `mend` does; what could not be acted on is told
+        again, or a full sync is owed that does what the news call for."""
+        news = self._context.database.glance(lambda t: self._feed.poll(t, time.monotonic()))
+        if news is None:
+            return
+        found = self._look_up(news)
+        try:
+            self._follow(found)
+        except DatabaseError:
+            raise  # it is told again
+        except McbanError:
+            self._feed.told(news)  # the full sync is put off while it fails
+            raise
+        self._feed.told(news)
+
+    def _look_up(self, news: News) -> Followed | None:
+        """The bans and liftings that SQL has for what is new there; None when all is to be looked at."""
         found = look_up(self._context, self.world, news.changed)
         if found.plain and not news.missed:
             return found
@@ -53,9 +80,8 @@ class Enforcement:
             return None
         return look_up(self._context, self.world, news.changed)  # as it was settled
 
-    def follow(self, found: Followed | None) -> None:
-        """Let the kernel have what was found, all where that is None. When it raises, as `mend` does, a full sync is
-        owed."""
+    def _follow(self, found: Followed | None) -> None:
+        """Let the kernel have what was found, all where that is None. When it raises, a full sync is owed."""
         if found is None:
             self.mend()
             return
@@ -124,13 +150,13 @@ class Enforcement:
         """This was done to the kernel, as SQL says."""
         self._drift.put(outcome.plan)
         self._bridge.note(outcome)
-        self.tell_refusals(outcome)
+        self.tell_refusals(outcome.refusals)
 
-    def tell_refusals(self, outcome: Outcome) -> None:
+    def tell_refusals(self, refusals: Sequence[Refusal]) -> None:
         """Say what the kernel did not take."""
-        if outcome.refusals:
+        if refusals:
             self._drift.doubt()
-        self._troubles.refused(outcome.refusals)
+        self._troubles.refused(refusals)
 
     def doubt(self) -> None:
         """Have a full sync made by the next `tend`: something happened in SQL, or with it, that may reach far."""

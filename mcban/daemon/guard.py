@@ -7,30 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mcban.core.plan import Plan
 from mcban.daemon.bridge import Bridge
 from mcban.daemon.enforcement import Enforcement
 from mcban.daemon.membership import Membership
+from mcban.daemon.reading import Reading
 from mcban.daemon.troubles import Troubles
 from mcban.errors import DatabaseError, McbanError, printable
 from mcban.firewall.base import IncompleteError
-from mcban.service.sync import Outcome
 
 
 class Guard:
-    """Does activities. `offered` says whether a batch stands of which nobody knows yet whether it was written."""
+    """Does activities. What their errors say of SQL the `bridge` learns, all else the `troubles`."""
 
     def __init__(
-        self,
-        bridge: Bridge,
-        troubles: Troubles,
-        enforcement: Enforcement,
-        membership: Membership,
-        offered: Callable[[], bool],
+        self, reading: Reading, bridge: Bridge, troubles: Troubles, enforcement: Enforcement, membership: Membership
     ) -> None:
-        self._bridge, self._troubles = bridge, troubles
+        self._reading, self._bridge, self._troubles = reading, bridge, troubles
         self._enforcement, self._membership = enforcement, membership
-        self._offered = offered
 
     def __call__(self, action: Callable[[], Any], *, asks: bool = True) -> Any:
         """Do it; what goes wrong is tried again when it is due next. None when it went wrong.
@@ -55,14 +48,14 @@ class Guard:
         if asks and self._is_away(error):
             return
         if isinstance(error, IncompleteError):
-            self._enforcement.note(Outcome(Plan(), refusals=error.refused))
+            self._enforcement.tell_refusals(error.refused)
         self._troubles.failed(name, str(error))
 
     def _broke(self, name: str, error: Exception, *, asks: bool) -> None:
         place = traceback.extract_tb(error.__traceback__)[-1]
         said = f"a defect of mcban, please report it: {type(error).__name__}: {printable(str(error))} in {name} ("
         said += f"{Path(place.filename).name}:{place.lineno})"
-        if asks and self._offered():
+        if asks and self._reading.pending.offered:
             self._bridge.failed(said)
             return
         self._troubles.failed(name, said)
@@ -71,7 +64,7 @@ class Guard:
     def _is_away(self, error: McbanError) -> bool:
         """Whether the error means that nothing can be written. What fails while hits are written is a trouble like
         any other."""
-        if self._offered():
+        if self._reading.pending.offered:
             self._bridge.failed(str(error))
             return True
         if not isinstance(error, DatabaseError):

@@ -64,24 +64,42 @@ class Onlooker(Protocol):
 
 
 class Reading:
-    """The logs that `intake` wants, read on from the positions that SQL has.
+    """The logs that an intake wants, read on from the positions that SQL has; nothing until it is `begun`.
 
-    `pending` is for whoever commits it to take away; `broken` has what could not be read to its end.
+    `pending` is for whoever commits it; `broken` has what could not be read to its end.
     """
 
-    def __init__(self, context: Context, intake: Intake) -> None:
-        self._context, self._intake = context, intake
-        positions = context.database.read(lambda t: t.positions.all(context.config.node))
-        self._reader = LogReader(intake.patterns, positions, from_end=context.config.read_new_logs == "end")
+    def __init__(self, context: Context, group_size: int = GROUP_SIZE) -> None:
+        self._context, self._group_size = context, group_size
+        self._intake = Intake(())
+        self._reader = LogReader(())
         self._told: dict[str, LogState] = {}
         self._remarked: tuple[str, ...] = ()
         self._onlooker: Onlooker | None = None
-        self._taken = {_key(position): position for position in positions}
+        self._taken: dict[FileKey, Position] = {}
+        self.begun = False
+        self.fresh = False
+        """Whether nothing was looked for yet since it began."""
         self.pending = Pending()
-        self.group_size = GROUP_SIZE
         self.written = ""
         """The name of the last batch that was committed with positions."""
         self.broken: list[str] = []
+
+    def begin(self, intake: Intake) -> None:
+        """Read what `intake` wants, from where SQL knows of it. Begun anew, it forgets how far it was, and what is
+        pending: that is read again. Raises what the database raises; then nothing is another."""
+        config, database = self._context.config, self._context.database
+        positions = database.read(lambda t: t.positions.all(config.node))
+        reader = LogReader(intake.patterns, positions, from_end=config.read_new_logs == "end")
+        self._reader.close()
+        self._reader, self._intake = reader, intake
+        self._taken = {_key(position): position for position in positions}
+        self.pending, self.written = Pending(), ""
+        self.begun = self.fresh = True
+
+    def committed(self) -> None:
+        """What was pending is in SQL."""
+        self.pending, self.written = Pending(), self.pending.name
 
     def close(self) -> None:
         """Close every log. Nothing else may be called afterwards."""
@@ -103,7 +121,7 @@ class Reading:
     @property
     def full(self) -> bool:
         """Whether what is pending must be committed before more is read."""
-        return len(self.pending.hits) >= self.group_size
+        return len(self.pending.hits) >= self._group_size
 
     def status(self) -> list[LogStatus]:
         """How each log is."""
@@ -133,6 +151,7 @@ class Reading:
 
     def take_block(self) -> bool:
         """Take the next block into what is pending; False when there is none."""
+        self.fresh = False
         block = self._reader.read()
         if block is None:
             return False

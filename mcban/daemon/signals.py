@@ -13,7 +13,8 @@ KEEP = signal.SIGUSR1
 
 
 class Signals:
-    """Flags set by signals. `fileno` becomes readable when one arrived, so that a waiting loop wakes up."""
+    """Flags, which signals set once it is to `listen` for them. `fileno` becomes readable when one arrived, so that a
+    waiting loop wakes up."""
 
     def __init__(self) -> None:
         self.stop = False
@@ -22,6 +23,9 @@ class Signals:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+
+    def listen(self) -> None:
+        """From now on the signals of this process mean what they mean to an engine."""
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, KEEP):
             signal.signal(number, self._arrived)

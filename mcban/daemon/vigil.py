@@ -4,8 +4,6 @@ kernel."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
 
 from mcban.core.duration import about
 from mcban.daemon.bridge import Bridge, Outage
@@ -13,6 +11,7 @@ from mcban.daemon.enforcement import Enforcement
 from mcban.daemon.guard import Guard
 from mcban.daemon.reading import Reading
 from mcban.daemon.signals import Signals
+from mcban.daemon.statement import Statement
 from mcban.errors import DatabaseError
 from mcban.service.context import Context
 
@@ -28,39 +27,40 @@ LAST_WORD = 2.0
 
 
 class Vigil:
-    """Asks SQL nothing. `guarded` does activities, `publish` says how things are. `reading` is what the engine reads by
-    itself, once it does, `signals` those that the loop listens to."""
+    """Asks SQL nothing."""
 
     def __init__(
         self,
         context: Context,
+        signals: Signals,
+        reading: Reading,
         bridge: Bridge,
         enforcement: Enforcement,
         guarded: Guard,
-        publish: Callable[[], None],
+        statement: Statement,
     ) -> None:
-        self._context, self._bridge, self._enforcement = context, bridge, enforcement
-        self._guarded, self._publish = guarded, publish
+        self._context, self._signals, self._reading = context, signals, reading
+        self._bridge, self._enforcement = bridge, enforcement
+        self._guarded, self._statement = guarded, statement
         self._restore_at = 0.0
         self._told: tuple[Outage | None, str] = None, ""
-        self.reading: Reading | None = None
-        self.signals: Signals | None = None
 
-    def turn(self, try_again: Callable[[], Any]) -> None:
-        """One turn of the loop while SQL is away; `try_again` is done when that is due."""
+    def turn(self) -> bool:
+        """One turn of the loop while SQL is away; whether it is time to try that again."""
         outage = self._bridge.outage
         more = self.keep()
         if outage is not None and time.monotonic() >= outage.again_at:
             outage.again_at = time.monotonic() + 1.0  # whatever stops it; an error puts it off further
-            self._guarded(try_again)
-        elif not more and self._bridge.lookout is not None:
+            return True
+        if not more and self._bridge.lookout is not None:
             self._bridge.lookout.wait(GLANCE)
         elif not more:
             time.sleep(GLANCE)
+        return False
 
     def wait(self, waited: float) -> None:
         """An answer takes long, so many seconds by now (`Asking`). Raises DatabaseError when the end cannot wait."""
-        if self.signals is not None and self.signals.stop and waited > LAST_WORD:
+        if self._signals.stop and waited > LAST_WORD:
             raise DatabaseError(f"{self._context.database.shown_url} did not answer before the end")
         if waited > SLOW and self._bridge.outage is None:
             self._bridge.failed(f"{self._context.database.shown_url} has not answered for {about(int(SLOW))}")
@@ -80,20 +80,23 @@ class Vigil:
 
     def _tell(self) -> None:
         self._told = self._bridge.outage, self._bridge.trouble
-        self._publish()
+        self._statement.publish()
 
     def look_out(self) -> bool:
         """Read ahead and put attackers out, by what is known; whether there may be more to be read. Raises what the
         firewall raises."""
-        reading, known = self.reading, self._bridge.known
-        positions = reading.positions if reading else known.positions if known else []
-        unwritten = reading.pending.hits if reading else ()
-        world = self._enforcement.world
-        outcome, more = self._bridge.watch(
-            world, positions, unwritten, SLICE, lambda: reading.opened if reading else True
-        )
-        self._enforcement.tell_refusals(outcome)
+        if not self._bridge.watching:
+            self._set_out()
+        outcome, more = self._bridge.watch(SLICE)
+        self._enforcement.tell_refusals(outcome.refusals)
         return more
 
+    def _set_out(self) -> None:
+        world, reading, known = self._enforcement.world, self._reading, self._bridge.known
+        if reading.begun:
+            self._bridge.set_out(world, reading.positions, reading.pending.hits, reading.opened)
+        elif known is not None:
+            self._bridge.set_out(world, known.positions)
+
     def _restore(self) -> None:
-        self._enforcement.tell_refusals(self._bridge.restore())
+        self._enforcement.tell_refusals(self._bridge.restore().refusals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
-import socket
+import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,9 @@ import pytest
 from mcban.core.model import Hit, Position
 from mcban.core.plan import Actual, Plan
 from mcban.daemon.bridge import Bridge
+from mcban.daemon.enforcement import Enforcement
 from mcban.daemon.engine import Engine
+from mcban.daemon.one_pass import OnePass
 from mcban.daemon.presence import Presence, look
 from mcban.daemon.signals import Signals
 from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError, RefusedError
@@ -27,8 +29,9 @@ from mcban.firewall.memory import MemoryFirewall
 from mcban.logs import Block
 from mcban.service import bans
 from mcban.service.context import Context
+from mcban.service.sources import Source
 from mcban.service.sync import Outcome
-from mcban.store.database import Database, Transaction
+from mcban.store.database import Database, Transaction, UnsureError
 from tests.conftest import MakeContext
 from tests.netns import Host, one_host, require_netns
 from tests.patience import PATIENCE, until
@@ -38,7 +41,7 @@ from tests.service.desk import IP, execute, held, known
 def test_a_defect_is_said_once_and_does_not_end_the_engine(context: Context, caplog: pytest.LogCaptureFixture) -> None:
     """An error that is none of ours is one line with its place, said once however often it comes, and once that it is
     over; nothing is raised."""
-    engine = Engine(context, Presence(context.config.state_dir))
+    engine = Engine(context, Presence(context.config.state_dir), Signals())
     broken = [True]
 
     def activity() -> str:
@@ -60,7 +63,7 @@ def test_a_defect_in_the_question_whether_the_database_is_there_does_not_end_the
     context: Context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Something failed for its sake, and what finds out whether it is away breaks: both are told, once."""
-    engine = Engine(context, Presence(context.config.state_dir))
+    engine = Engine(context, Presence(context.config.state_dir), Signals())
 
     def activity() -> None:
         raise DatabaseError("odd answer")
@@ -80,7 +83,7 @@ def follow(context: Context, log: Path) -> Engine:
     """An engine that follows `log` for mc-ssh, and has looked around once."""
     log.write_text("")
     execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
-    engine = Engine(context, Presence(context.config.state_dir))
+    engine = Engine(context, Presence(context.config.state_dir), Signals())
     engine.start()
     engine._tend()
     return engine
@@ -272,7 +275,7 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_no_other_from_being_in_force
     """Its name is that of a set of somebody else's when the engine starts: that is said, once, and the others go on."""
     host.run("ipset", "create", "mc-ssh-1d", "hash:ip,port")
     bans.ban(context, "mc-exim-1d", [IP], None, force=False, yes=False)
-    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir))
+    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir), Signals())
     engine.start()
     engine._guarded(engine._tend)
     assert IP in host.run("ipset", "list", "mc-exim-1d").split()
@@ -343,10 +346,8 @@ def test_a_reload_that_failed_is_made_up_for(
     """Whoever sent SIGHUP while the database was away need not send it again."""
     engine, before = follow(context, tmp_path / "auth.log"), Engine._reload
     tries: list[float] = []
-    signals = Signals.__new__(Signals)  # none of this process
-    signals._reader, signals._writer = socket.socketpair()
-    signals._reader.setblocking(False)
-    signals.stop, signals.reload = False, True
+    signals = engine._signals
+    signals.reload = True
 
     def reload(self: Engine) -> None:
         tries.append(time.monotonic())
@@ -356,9 +357,9 @@ def test_a_reload_that_failed_is_made_up_for(
         signals.stop = True
 
     monkeypatch.setattr(Engine, "_reload", reload)
-    monkeypatch.setattr("mcban.daemon.engine.RELOAD_AGAIN", 0.1)
-    with signals._reader, signals._writer, caplog.at_level(logging.INFO, logger="mcban"):
-        engine.run(signals)
+    monkeypatch.setattr("mcban.daemon.engine.AGAIN", 0.1)
+    with caplog.at_level(logging.INFO, logger="mcban"):
+        engine.run()
     assert len(tries) == 2 and "reloaded" in caplog.text
 
 
@@ -429,22 +430,13 @@ def test_a_kernel_that_fails_while_the_database_is_away_puts_off_no_try_of_it(
         patch.setattr(Database, "write", no_answer)
         read_until(engine, lambda: engine._bridge.outage is not None)
         for _ in range(5):
-            engine._vigil.turn(engine._try_again)
+            engine._bridge_over()
     assert engine._bridge.trouble == "gone"
     end = time.monotonic() + PATIENCE
     while engine._bridge.outage is not None:
         assert time.monotonic() < end
-        engine._vigil.turn(engine._try_again)
+        engine._bridge_over()
     assert known(context, "mc-ssh-1d").active
-
-
-def quiet_signals() -> Signals:
-    """None of this process."""
-    signals = Signals.__new__(Signals)
-    signals._reader, signals._writer = socket.socketpair()
-    signals._reader.setblocking(False)
-    signals.stop = signals.keep = signals.reload = False
-    return signals
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
@@ -457,7 +449,7 @@ def test_logs_that_are_read_again_wake_the_engine_as_before(
         monkeypatch.setattr(f"mcban.daemon.engine.{name}", 10 * PATIENCE)
     context, other = make_context(poll_interval=10 * PATIENCE, sync_interval=int(10 * PATIENCE)), make_context()
     log = tmp_path / "auth.log"
-    engine, signals = follow(context, log), quiet_signals()
+    engine = follow(context, log)
 
     def counted(number: int) -> bool:
         return other.database.read(lambda t: t.hits.totals().get("mc-ssh", 0)) >= number
@@ -473,8 +465,8 @@ def test_logs_that_are_read_again_wake_the_engine_as_before(
                     for connection in infos:
                         connection.pop("mcban_met", None)
         finally:
-            signals.stop = True
-            signals._writer.send(b"x")
+            engine._signals.stop = True
+            engine._signals._writer.send(b"x")
 
     infos: list[dict[str, object]] = []
     meet = Transaction.meet
@@ -484,9 +476,9 @@ def test_logs_that_are_read_again_wake_the_engine_as_before(
         infos.append(self.connection.info)
 
     monkeypatch.setattr(Transaction, "meet", met)
-    with signals._reader, signals._writer, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         attacker = pool.submit(attack)
-        engine.run(signals)
+        engine.run()
         attacker.result()
     assert known(context, "mc-ssh-1d").active
 
@@ -521,7 +513,7 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_nobody_from_looking_out(
     log = tmp_path / "auth.log"
     log.write_text("")
     execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
-    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir))
+    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir), Signals())
     engine.start()
     execute(context, CUSTOM_JAIL)
     engine._guarded(engine._poll)
@@ -531,6 +523,71 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_nobody_from_looking_out(
     log.write_text(failures(context, 3))
     until(lambda: engine._vigil.keep() is not None and IP in host.run("ipset", "list", "mc-ssh-1d").split())
     assert engine._bridge.known is not None and "my-jail" in engine._bridge.known.bans
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_nothing_is_added_to_a_batch_of_which_nobody_knows_whether_it_was_written(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to a commit is lost, and two connections in a row lead to a node that is behind: each hit counts."""
+    log, copy = tmp_path / "auth.log", tmp_path / "behind.sqlite"
+    engine, write = follow(context, log), Database.write
+    with sqlite3.connect(str(context.database.sqlite_file)) as now, sqlite3.connect(copy) as then:
+        now.backup(then)
+    behind = Database(f"sqlite:///{copy}")
+    asked: list[object] = []
+
+    def led_astray(self: Database, work: Callable[[Transaction], object], *, touches: bool = True) -> object:
+        asked.append(work)
+        done = write(behind if len(asked) in (2, 4) else self, work, touches=touches)
+        if len(asked) == 1:
+            raise UnsureError("gone")
+        return done
+
+    def turn() -> None:
+        if engine._bridge.outage is not None:
+            engine._bridge_over()
+        else:
+            engine._guarded(engine._read_some)
+
+    def all_read() -> bool:
+        return any(position.offset == log.stat().st_size for position in engine._reading.positions)
+
+    log.write_text(failures(context, 1))
+    read_until(engine, lambda: bool(engine._reading.written))
+    with log.open("a") as opened, monkeypatch.context() as patch:
+        patch.setattr(Database, "write", led_astray)
+        opened.write(failures(context, 2))
+        opened.flush()
+        until(lambda: turn() or asked)
+        opened.write(failures(context, 3))
+        opened.flush()
+        until(lambda: turn() or (len(asked) > 5 and not engine._reading.pending and all_read()))
+    behind.dispose()
+    assert engine._bridge.outage is None
+    assert context.database.read(lambda t: t.hits.totals()) == {"mc-ssh": 6}
+
+
+def test_logs_that_could_not_be_followed_are_followed_later(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something went wrong when a jail was given another log: that is tried again, without another change."""
+    monkeypatch.setattr("mcban.daemon.engine.AGAIN", 0.1)
+    engine, log = follow(context, tmp_path / "auth.log"), tmp_path / "other.log"
+    log.write_text(failures(context, 1))
+    execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
+    sources, tries = Enforcement.sources, []
+
+    def broken_at_first(self: Enforcement) -> list[Source]:
+        tries.append(self)
+        if len(tries) == 1:
+            raise ZeroDivisionError
+        engine._signals.stop = True
+        return sources(self)
+
+    monkeypatch.setattr(Enforcement, "sources", broken_at_first)
+    engine.run()
+    assert len(tries) == 2 and engine._reading.opened == {str(log)}
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
@@ -550,18 +607,17 @@ def test_one_pass_over_the_logs_ends_when_the_database_lost_what_it_had_confirme
         execute(other, "UPDATE mcban_position SET batch = 'another'")
         context.database.dispose()
         monkeypatch.undo()
-        monkeypatch.setattr("mcban.daemon.engine.AT_ONCE", 1)
+        monkeypatch.setattr("mcban.daemon.one_pass.AT_ONCE", 1)
 
-    monkeypatch.setattr("mcban.daemon.engine.AT_ONCE", 1)
+    monkeypatch.setattr("mcban.daemon.one_pass.AT_ONCE", 1)
     monkeypatch.setattr(Bridge, "counted", lose)
     passes = []
     for _ in range(2):
-        engine = Engine(context, Presence(context.config.state_dir))
-        engine.start()
+        one_pass = OnePass(context, Presence(context.config.state_dir), Signals())
+        one_pass.start()
         try:
-            passes.append(engine.read_to_end(quiet_signals()))
+            passes.append(one_pass.run())
         except DatabaseError as error:
             passes.append(str(error))
-        engine.stop(keep=True)
     assert "run this again" in passes[0] and passes[1] is True
     assert context.database.read(lambda t: t.hits.totals()) == {"mc-ssh": 6}
