@@ -92,7 +92,9 @@ if ! [ -x $(BIN)/pip ]; then rm -rf $(VENV); $(PYTHON) -m venv $(VENV) >/dev/nul
     $(PYTHON) -m venv $(VENV); else echo "missing: python3-venv (apt-get install it)" >&2; exit 1; fi; }; fi; \
 echo "installing mcban into $(VENV)" >&2; \
 $(BIN)/pip install --quiet --disable-pip-version-check -e '$(1)' 2>$(VENV)/pip.log || \
-  { cat $(VENV)/pip.log >&2; exit 1; }; \
+  { if grep -qF 'Retry(total=0,' $(VENV)/pip.log; then \
+      echo "pip reaches no package index: no network, or a proxy that wants https_proxy? See $(VENV)/pip.log" >&2; \
+    else cat $(VENV)/pip.log >&2; fi; exit 1; }; \
 touch $@
 endef
 

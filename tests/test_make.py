@@ -37,6 +37,21 @@ def install(there: Path, env: dict[str, str], *prefix: str) -> None:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
+def test_make_without_a_network_says_so(tmp_path: Path) -> None:
+    """One line of ours, then make's; what pip said of each try is in a file."""
+    require_netns()
+    there = copy_of_checkout(tmp_path)
+    alone = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "", "PIP_FIND_LINKS": "", "PIP_RETRIES": "1"}
+    command = ["unshare", "-n", "make", ".venv/run"]
+    done = subprocess.run(command, cwd=there, env=environment(**alone), check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    said = done.stderr.splitlines()
+    assert said[0] == "installing mcban into .venv"
+    assert said[1].startswith("pip reaches no package index: ")
+    assert [line.partition(":")[0] for line in said[2:]] == ["make"]
+    assert "connection broken" in (there / ".venv/pip.log").read_text("utf-8")
+
+
 @pytest.fixture
 def host() -> Iterator[Host]:
     """A namespace by itself."""
