@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import re
+import shlex
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -71,7 +72,8 @@ def _zstd_stream() -> _Stream:
             from backports import zstd  # noqa: PLC0415  # an optional extra
         except ImportError:
             pip = Path(sys.prefix) / "bin/pip"
-            raise NoLibraryError(f"zstd wants a library that is not installed: {pip} install backports.zstd") from None
+            typed = f"{shlex.quote(str(pip))} install backports.zstd"
+            raise NoLibraryError(f"zstd wants a library that is not installed: {typed}") from None
     stream: _Stream = zstd.ZstdDecompressor()
     return stream
 

@@ -18,9 +18,16 @@ UTF16_SAID = "it is UTF-16, of which nothing is recognised: convert it, as by ic
 
 
 def is_utf16(data: bytes) -> bool:
-    """Whether `data` is the beginning of a log in UTF-16: its mark, and the zeros of dates and names. Logs are read as
-    UTF-8, of which a line end is one byte."""
-    return data[:2] in _UTF16 and 4 * data.count(0, 2, 202) >= len(data[2:202])
+    """Whether `data` is the beginning of a block of a log in UTF-16: by its mark and the zeros of dates and names, or,
+    where there is no mark, by zeros as every second byte and nowhere else. Logs are read as UTF-8, of which a line end
+    is one byte. Zeros alone, such as a program leaves that writes on behind where its log was cut, are none."""
+    head = data[:2]
+    if head in _UTF16:
+        return 4 * data.count(0, 2, 202) >= len(data[2:202])
+    if 0 not in head:
+        return False
+    even, odd = data[:200:2].count(0), data[1:200:2].count(0)
+    return min(even, odd) == 0 and 4 * (even + odd) >= len(data[:200])
 
 
 @dataclass(frozen=True, slots=True)

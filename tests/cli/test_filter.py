@@ -278,14 +278,18 @@ def test_a_path_means_the_file_that_it_names(bare: Terminal) -> None:
     assert (shown["name"], shown["path"]) == ("mine.v2", str(text.with_name("mine.v2.conf")))
 
 
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_a_log_in_utf16_is_told_as_such(terminal: Terminal, encoding: str) -> None:
-    """One line names the log and what to do; else it would look as if the filter were to blame."""
+def test_a_log_in_utf16_is_told_as_such(terminal: Terminal, encoding: str, mark: str) -> None:
+    """With a mark at its beginning or without: one line names the log and what to do; else it would look as if the
+    filter were to blame. Zeros before the lines, as in a log that was cut while somebody wrote, are no UTF-16."""
     log = terminal.folder / "windows.log"
-    log.write_bytes(("\ufeff" + failure("203.0.113.7")).encode(encoding))
+    log.write_bytes((mark + failure("203.0.113.7")).encode(encoding))
     for typed in (("filter", "test", "mc-exim-filter"), ("replay", "-j", "mc-exim")):
         answer = terminal.process(*typed, str(log))
         assert answer.status == 0
         assert answer.err.startswith(f"mcban: {log}: it is UTF-16, ") and answer.err.count("\n") == 1
+    log.write_bytes(bytes(500) + failure("203.0.113.7").encode())
+    assert terminal.process("replay", "-j", "mc-exim", str(log)).err == ""
     log.write_bytes(("\ufeff" + failure("203.0.113.7")).encode("utf-8"))
     assert terminal.process("replay", "-j", "mc-exim", str(log)).err == ""
