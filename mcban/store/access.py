@@ -80,6 +80,11 @@ class Access:
                 raise ConfigError(
                     f"{self.named}: SQLite has neither users nor hosts: sqlite:////PATH, with four strokes"
                 )
+            if url.database not in {None, "", ":memory:"} and not str(url.database).startswith("/"):
+                raise ConfigError(
+                    f"{self.named}: {printable(str(url.database))} would be another file in each folder: write the "
+                    "whole path, sqlite:////PATH, with four strokes"
+                )
             return url
         if "://" in (url.database or ""):  # it would be shown, with the next URL's password in it
             raise ConfigError(f"{self.named}: several URLs stand in it: write a list, or blanks between them")

@@ -170,14 +170,15 @@ def translated(error: SQLAlchemyError, shown: str, file: str | None, wait: int |
     return DatabaseError(_SENTENCES.get(kind, "{} cannot be used: {}").format(shown, said, wait))
 
 
+# Others go on behind them: "; meanwhile …".
 _SENTENCES = {
-    Kind.NO_FILE: "{} cannot be opened: does the folder exist, and may you write there?",
-    Kind.UNREACHED: "{} cannot be used: nobody answers there ({}): does the server run, and is the way to it open?",
+    Kind.NO_FILE: "{} cannot be opened: see whether its folder is there, and may be written to",
+    Kind.UNREACHED: "{} cannot be used: nobody answers there ({}): see whether the server runs, and who blocks the way",
     Kind.LOST: "{} cannot be used: it ended the connection, or lets nobody in ({})",
     Kind.SILENT: "{0} cannot be used: it answered nothing for {2} s ({1})",
     Kind.CROWDED: "{} cannot be used: it has no connection left for us ({}): see who has them all, or allow more",
     Kind.REFUSED: "{} refuses us ({}): check user, password and grants",
-    Kind.AGAIN: "{} cannot be used: another transaction kept it locked ({}): a backup, or a client that never commits?",
+    Kind.AGAIN: "{} cannot be used: another transaction kept it locked ({}), a backup's or one that is never committed",
     Kind.UNREADY: "{} cannot be used: this node is cut off from its Galera cluster ({})",
     Kind.READ_ONLY: "{} cannot be used: it takes no writes, being a replica or set read-only ({})",
     Kind.FULL: "{} cannot be used: its disk is full ({}): make room there",

@@ -25,6 +25,8 @@ WHOLE = "mysql+pymysql://mcban:s3cret@db1/mcban"
         (("sqlite:////nowhere/mcban.sqlite?timeout=5&timeout=6",), "an option in it cannot be used"),
         (("sqlite://mcban:s3cret@/mcban.sqlite",), "neither users nor hosts"),
         (("sqlite://var/lib/mcban/mcban.sqlite",), "four strokes"),
+        (("sqlite:///mcban.sqlite",), "another file in each folder: write the whole path"),
+        (("sqlite:///./var/mcban.sqlite",), "another file in each folder"),
         ((WHOLE, "sqlite:////nowhere/mcban.sqlite"), "all MariaDB or all PostgreSQL"),
         (("oracle://mcban:s3cret@db1/mcban",), "not supported"),
     ],
