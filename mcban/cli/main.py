@@ -16,7 +16,7 @@ import click
 
 from mcban import __version__
 from mcban.cli.interrupt import interrupt
-from mcban.cli.output import Noun
+from mcban.cli.output import Noun, drop_output
 from mcban.errors import McbanError, UsageError, printable
 
 # Name to module, attribute and summary: a command's imports are paid by that command only, not by `mcban --help`.
@@ -97,10 +97,10 @@ def _status(arguments: list[str]) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         # The reader of our output went away (`mcban banned | head`): it has what it wanted.
-        _drop_output()
+        drop_output()
         return 0
     except OSError as error:
-        _drop_output()
+        drop_output()
         return _fail(f"cannot go on: {error.filename or 'the output'}: {error.strerror or error}", 1)
     except (click.ClickException, click.Abort, KeyboardInterrupt, McbanError) as error:
         return _explain(error)
@@ -126,12 +126,6 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     return result if isinstance(result, int) else 0
-
-
-def _drop_output() -> None:
-    """Python flushes standard output once more at exit, and would complain again."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: BaseException) -> int:

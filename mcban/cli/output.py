@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -116,10 +116,30 @@ def _tell_of_waiting(context: Context, since: float) -> None:
         click.echo(f"mcban: waiting for {printable(database.shown_url, 1000)} to answer{end}", err=True)
 
 
+@contextmanager
+def heard_or_not() -> Iterator[None]:
+    """Around what is printed by a command whose exit status says what it found or did: that it says, too, when nobody
+    reads to the end (`mcban status | head -1`, with pipefail). Commands that only list are ended by such a reader, and
+    with 0: he has what he wanted."""
+    try:
+        yield
+        if sys.stdout is not None:  # None when the shell closed it: `>&-`
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+
+
+def drop_output() -> None:
+    """Standard output cannot be written to: Python, which flushes it once more at exit, would complain again."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def finish(report: Report) -> int:
     """Print what a command did, and what failed; the exit status."""
-    for line in report.done:
-        click.echo(printable(line, 1000))
+    with heard_or_not():
+        for line in report.done:
+            click.echo(printable(line, 1000))
     for line in report.failed:
         click.echo(f"mcban: {printable(line, 1000)}", err=True)
     return 1 if report.failed else 0

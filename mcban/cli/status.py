@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from mcban.cli.output import context_of, emit, jail_option, json_option, rfc3339, table
+from mcban.cli.output import context_of, emit, heard_or_not, jail_option, json_option, rfc3339, table
 from mcban.core.duration import about, format_duration
 from mcban.daemon.presence import EngineView, look
 from mcban.errors import McbanError, NoPermissionError, UsageError, printable
@@ -40,10 +40,11 @@ def status(ctx: click.Context, name: str | None, as_json: bool) -> int:
         "logs": engine.said.get("logs", []) if engine.running else [],
         "faults": _faults(engine, seen),
     }
-    if as_json:
-        emit(document)
-    else:
-        _print(context, engine, document, seen)
+    with heard_or_not():
+        if as_json:
+            emit(document)
+        else:
+            _print(context, engine, document, seen)
     if forbidden:
         raise forbidden
     return 0 if engine.running else 1

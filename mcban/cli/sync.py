@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mcban.cli.output import context_of, emit, json_option
+from mcban.cli.output import context_of, emit, heard_or_not, json_option
 from mcban.core.plan import Plan
 from mcban.errors import RefusedError, printable
 from mcban.service import sync as service
@@ -47,6 +47,11 @@ def sync(ctx: click.Context, check: bool, force: bool, as_json: bool) -> int:
 
 
 def _tell(plan: Plan, as_json: bool, *, applied: bool = False, whole: bool = True, note: str = "") -> None:
+    with heard_or_not():
+        _print(plan, as_json, applied=applied, whole=whole, note=note)
+
+
+def _print(plan: Plan, as_json: bool, *, applied: bool, whole: bool, note: str) -> None:
     if as_json:
         emit(
             {

@@ -19,6 +19,8 @@ from tests import warm
 from tests.patience import PATIENCE
 
 MCBAN = str(Path(sys.executable).with_name("mcban"))
+UNHEARD = ("bash", "-c", '{ sleep 0.1; exec "$@"; } | true; exit "${PIPESTATUS[0]}"', "bash")
+"""Before a command: it writes to a pipe that nobody reads, and its exit status is what counts."""
 
 
 @dataclass(frozen=True)

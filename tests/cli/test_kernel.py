@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcban.wiring import wire
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import UNHEARD, Terminal
 from tests.netns import Host, one_host, require_netns, two_hosts
 
 WITHOUT_NET_ADMIN = (
@@ -65,6 +65,7 @@ def test_a_ban_is_in_the_kernel_and_drift_is_told(kernel: Terminal, host: Host) 
     answer = kernel.type("sync", "--check")
     assert (answer.status, answer.err) == (1, "")
     assert answer.lines[0] == "to do: add 2 to mc-exim-1y"
+    assert kernel.process("sync", "--check", before=UNHEARD).status == 1
     assert entries(host, "mc-exim-1y") == set()
     assert kernel.does("sync") == ["done: add 2 to mc-exim-1y"]
     assert entries(host, "mc-exim-1y") == {"203.0.113.7", "198.51.100.0/24"}

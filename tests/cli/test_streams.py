@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.logs import failure
-from tests.cli.terminal import MCBAN, Terminal, complaint
+from tests.cli.terminal import MCBAN, UNHEARD, Terminal, complaint
 from tests.patience import PATIENCE
 
 
@@ -34,6 +34,18 @@ def test_a_pipe_that_closes_is_no_error(crowded: Terminal, command: str) -> None
     done = subprocess.run(["sh", "-c", script], env=crowded.env, capture_output=True, text=True, check=True)
     assert done.stderr == "0\n"
     assert done.stdout.count("\n") == 1
+
+
+def test_whoever_does_not_listen_changes_no_verdict(terminal: Terminal) -> None:
+    """A command whose status says what it found or did says that, too, when nobody reads its output: no engine runs; a
+    part of what was asked for failed, which stands on standard error."""
+    for command in ("status", "status --json"):
+        answer = terminal.process(*command.split(), before=UNHEARD)
+        assert (answer.status, answer.err) == (1, "")
+    terminal.does("ban", "-j", "mc-exim-1d", "-i", "203.0.113.0/24", "-i", "203.0.113.7")
+    answer = terminal.process("unban", "-i", "203.0.113.7", before=UNHEARD)
+    assert answer.status == 1
+    assert "203.0.113.0/24" in answer.err and answer.err.count("\n") == 1
 
 
 def test_closed_streams_are_no_error(terminal: Terminal) -> None:
