@@ -191,10 +191,13 @@ class Bridge:
         if self.lookout is None:
             time.sleep(min(seconds, 0.1))
             return NOTHING, False
-        bans, outcome, more = self.lookout.watch(seconds)
-        if bans:
-            log.warning("%s", "\n".join(f"{describe(ban, self._context.now)}, by what is known" for ban in bans))
-        return outcome or NOTHING, more
+        bans, more = self.lookout.watch(seconds)
+        try:
+            outcome = self.lookout.enforce(bans)
+        finally:  # told afterwards: the attacker has no time to lose
+            if bans:
+                log.warning("%s", "\n".join(f"{describe(ban, self._context.now)}, by what is known" for ban in bans))
+        return outcome or NOTHING, more or bool(bans)
 
     def restore(self) -> Outcome:
         """Put back what somebody took out of the kernel, as far as it is known. Raises what the firewall raises."""

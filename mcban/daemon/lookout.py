@@ -43,6 +43,7 @@ class Lookout:
         for hits in counted:
             self._judgement.learn(hits)
         self._bans = self._judgement.take(unwritten)
+        self._left: list[Ban] = []
         self._reader: LogReader | None = LogReader(intake.patterns, positions, from_end=old)
 
     @property
@@ -50,15 +51,21 @@ class Lookout:
         """Whether it reads; else it only remembers which bans SQL has not confirmed."""
         return self._reader is not None
 
-    def watch(self, seconds: float) -> tuple[list[Ban], Outcome | None, bool]:
-        """Read for so long, or until somebody is to be banned, and put those into the kernel. Returns who was, how that
-        went, and whether there may be more to be read. Raises what the firewall raises; it is tried again then."""
+    def watch(self, seconds: float) -> tuple[list[Ban], bool]:
+        """Read for so long, or until somebody is to be banned: who is, and whether there may be more to be read."""
         more = self._read(seconds)
-        if not self._bans:
-            return [], None, more
-        outcome = self._judgement.enforce(self._bans)
         bans, self._bans = self._bans, []
-        return bans, outcome, True
+        return bans, more
+
+    def enforce(self, bans: Sequence[Ban]) -> Outcome | None:
+        """Put these into the kernel, and those that it did not take the last time; how that went, if there were any.
+        Raises what the firewall raises: it is tried again with the next ones, who need not wait for that."""
+        self._left = [ban for ban in (*self._left, *bans) if ban.in_force(self._context.now)]
+        if not self._left:
+            return None
+        outcome = self._judgement.enforce(self._left)
+        self._left = []
+        return outcome
 
     def _read(self, seconds: float) -> bool:
         reader, end = self._reader, time.monotonic() + seconds

@@ -52,6 +52,10 @@ class IncompleteError(FirewallError):
         self.refused = tuple(refused)
 
 
+class GoneError(FirewallError):
+    """A set that should be there is not: somebody else took it away, and the next sync puts it back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """An entry that the kernel did not take, and why, in words (`the set is full (maxelem 65536)`)."""
@@ -110,7 +114,7 @@ class Firewall(Protocol):
     def apply(self, plan: Plan, now: int) -> list[Refusal]:
         """Carry a plan out, in its order; doing it twice changes nothing. Returns the entries that were refused;
         the others are in force when it returns. Raises IncompleteError, which carries them, when a part failed and
-        all else is done: a set's name is taken by others, one address family cannot be enforced."""
+        all else is done: a set is gone, or its name taken by others, or one address family cannot be enforced."""
         ...
 
     def remove(self, jails: Collection[str]) -> None:

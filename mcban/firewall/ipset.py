@@ -22,6 +22,7 @@ from mcban.firewall.base import (
     LIST_SUFFIX,
     V6_SUFFIX,
     Glance,
+    GoneError,
     IncompleteError,
     Refusal,
     Turnover,
@@ -186,7 +187,10 @@ class IpsetFirewall:
             self._create(jail, plan.add.get(jail, ()), headers, faults)
         refused: list[Refusal] = []
         for jail, ends in plan.add.items():
-            refused += self._add(jail, ends, now, headers)
+            try:
+                refused += self._add(jail, ends, now, headers)
+            except GoneError as error:
+                faults.append(error)
         if plan.rules or plan.drop_rules:
             self._set_rules(plan, headers, faults)
         for jail, gone in plan.remove.items():
@@ -252,7 +256,7 @@ class IpsetFirewall:
             if not some:
                 continue
             if header is None:
-                raise FirewallError(f"set {jail + suffix} is gone; the next sync puts it back")
+                raise GoneError(f"set {jail + suffix} is gone; the next sync puts it back")
             if not header.holds(family):
                 refused += [Refusal(jail, entry, f"set {header.name} is not ours") for entry in some]
                 continue

@@ -25,6 +25,7 @@ from pyroute2.netlink.nfnetlink.ipset import (
 
 from mcban.errors import FirewallError, McbanError, NoPermissionError
 from mcban.firewall import ipset_wire as wire
+from mcban.firewall.base import GoneError
 from mcban.firewall.ipset_wire import Header
 from mcban.firewall.netlink import NETLINK_NETFILTER
 
@@ -54,7 +55,7 @@ def translated(code: int, what: str) -> McbanError:
     if code in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
         return FirewallError(f"{what}: this kernel has no ipset (CONFIG_IP_SET, modules ip_set, ip_set_hash_net)")
     if code == errno.ENOENT:
-        return FirewallError(f"{what}: a set vanished meanwhile; the next sync puts it back")
+        return GoneError(f"{what}: a set vanished meanwhile; the next sync puts it back")
     if code == errno.EEXIST or code in (IPSET_ERR_TYPE_MISMATCH, IPSET_ERR_EXIST):
         return FirewallError(f"{what}: a set of this name, but of another kind, is there; rename or destroy it")
     if code in (IPSET_ERR_BUSY, IPSET_ERR_REFERENCED, errno.EBUSY):

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 from mcban.errors import FirewallError, McbanError, NoPermissionError
 from mcban.firewall import nft_wire as wire
+from mcban.firewall.base import GoneError
 from mcban.firewall.netlink import HEADER, NETLINK_NETFILTER, NLM_F_ACK, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR
 
 PATIENCE = 30.0
@@ -50,7 +51,7 @@ def translated(code: int, what: str) -> McbanError:
     if code in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
         return FirewallError(f"{what}: this kernel has no nf_tables for inet (CONFIG_NF_TABLES_INET, nft_reject_inet)")
     if code == errno.ENOENT:
-        return FirewallError(f"{what}: a set or the table vanished meanwhile; the next sync puts it back")
+        return GoneError(f"{what}: a set or the table vanished meanwhile; the next sync puts it back")
     if code == errno.ERESTART:
         return FirewallError(f"{what}: others change the rules without pause; the next sync tries again")
     known = errno.errorcode.get(code)

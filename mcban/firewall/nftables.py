@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from mcban.core.plan import Actual, Plan, Rule, timeouts
 from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import nft_wire as wire
-from mcban.firewall.base import Glance, IncompleteError, Refusal, Turnover, group_fault, name_fault
+from mcban.firewall.base import Glance, GoneError, IncompleteError, Refusal, Turnover, group_fault, name_fault
 from mcban.firewall.netlink import attribute, fields, rules_generation
 from mcban.firewall.nft_link import Link, Request, speaking
 from mcban.firewall.nft_networks import spans
@@ -221,7 +221,10 @@ class NftablesFirewall:
         refused: list[Refusal] = []
         self._create(plan, faults)
         for jail, ends in plan.add.items():
-            refused += self._add(jail, ends, now)
+            try:
+                refused += self._add(jail, ends, now)
+            except GoneError as error:
+                faults.append(error)
         if plan.rules or plan.drop_rules or plan.drop:
             self._set_rules(plan, faults)
         for jail, gone in plan.remove.items():

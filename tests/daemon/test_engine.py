@@ -591,6 +591,37 @@ def test_logs_that_could_not_be_followed_are_followed_later(
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_list_that_is_gone_keeps_nobody_from_looking_out(
+    make_context: MakeContext, host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody destroyed one while the database is away: who is to be in it is told and waits for it to be put back,
+    and the logs are read on, for the sake of all others."""
+    log = tmp_path / "auth.log"
+    engine = follow(replace(make_context(sync_interval=1), firewall=IpsetFirewall()), log)
+    context, vigil = engine._context, engine._vigil
+    engine._bridge.failed("away")
+    vigil.look_out()
+    host.run("ipset", "del", "mc-ssh-all", "mc-ssh-1d")
+    host.run("ipset", "destroy", "mc-ssh-1d")
+
+    def attack_until(done: Callable[[], bool]) -> None:
+        with log.open("a") as opened:
+            opened.write(failures(context, 3))
+        until(lambda: engine._guarded(vigil.look_out, asks=False) is None and done())
+
+    def holds(jail: str) -> bool:
+        return IP in host.run("ipset", "list", jail).split()
+
+    attack_until(lambda: f"ban {IP} in mc-ssh-1d" in caplog.text)
+    attack_until(lambda: holds("mc-ssh-1w"))
+    assert "mc-ssh-1d" not in host.run("ipset", "list", "-n").split()
+    until(lambda: vigil.keep() is not None and "mc-ssh-1d" in host.run("ipset", "list", "-n").split())
+    vigil.look_out()
+    assert holds("mc-ssh-1d")
+    assert caplog.text.count(f"ban {IP} in mc-ssh-1d") == 1
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
 def test_one_pass_over_the_logs_ends_when_the_database_lost_what_it_had_confirmed(
     make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
