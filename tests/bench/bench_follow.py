@@ -30,6 +30,7 @@ PAUSE = 0.05
 BACKGROUND = 20_000
 """Lines a second."""
 LINES = 2_000_000
+BACKENDS = ("memory", "ipset")
 JAIL = "mc-exim-1d"
 
 
@@ -52,13 +53,14 @@ def main() -> None:
             node.stop()
         finally:
             node.end()
-    with one_host() as host, tempfile.TemporaryDirectory() as folder:
-        node = Node(host, Path(folder, "gate"), "memory")
-        node.prepare()
-        try:
-            follow(node, int(sys.argv[1]) if len(sys.argv) > 1 else LINES)
-        finally:
-            node.end()
+    for backend in BACKENDS:
+        with one_host() as host, tempfile.TemporaryDirectory() as folder:
+            node = Node(host, Path(folder, "gate"), backend)
+            node.prepare()
+            try:
+                follow(node, backend, int(sys.argv[1]) if len(sys.argv) > 1 else LINES)
+            finally:
+                node.end()
 
 
 def latencies(host: Host, node: Node, numbers: Iterator[int]) -> list[float]:
@@ -106,7 +108,7 @@ def written_to(path: Path, rate: int) -> Iterator[None]:
         thread.join()
 
 
-def follow(node: Node, count: int) -> None:
+def follow(node: Node, backend: str, count: int) -> None:
     """Memory of an engine that has read a long log and goes on following it."""
     with node.log("mc-exim").open("w", encoding="utf-8") as log:
         log.writelines(exim_log.lines(count, 0.1, 20_000))
@@ -119,7 +121,8 @@ def follow(node: Node, count: int) -> None:
     sizes = dict(line.split(":", 1) for line in Path(f"/proc/{node.engine.pid}/status").read_text("utf-8").splitlines())
     largest, now = (int(sizes[name].split()[0]) / 1024 for name in ("VmHWM", "VmRSS"))
     print(
-        f"{count:,} lines, 10% failures, caught up in {took:.1f} s: {largest:.0f} MB at most, {now:.0f} MB afterwards"
+        f"{count:,} lines, 10% failures, {backend}, caught up in {took:.1f} s: "
+        f"{largest:.0f} MB at most, {now:.0f} MB afterwards"
     )
 
 
