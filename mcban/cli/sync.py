@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from mcban.cli.output import context_of, emit, heard_or_not, json_option
@@ -9,6 +11,8 @@ from mcban.core.plan import Plan
 from mcban.errors import RefusedError, printable
 from mcban.service import sync as service
 from mcban.service.upkeep import take_over
+
+NOTHING: Mapping[str, str] = {}
 
 
 @click.command()
@@ -28,7 +32,10 @@ def sync(ctx: click.Context, check: bool, force: bool, as_json: bool) -> int:
         return 0
     if check:
         found = service.compare(context)
-        _tell(found.plan, as_json)
+        taken = {jail: why for jail, why in found.actual.taken.items() if jail in found.plan.create}
+        _tell(found.plan, as_json, taken=taken)
+        for why in taken.values():
+            click.echo(f"mcban: {why}", err=True)
         withheld = service.guard(context, found)[1]
         if withheld:
             click.echo(f"mcban: without --force, mcban sync does the rest of it only: {withheld}", err=True)
@@ -46,12 +53,20 @@ def sync(ctx: click.Context, check: bool, force: bool, as_json: bool) -> int:
     return 1 if outcome.refusals else 0
 
 
-def _tell(plan: Plan, as_json: bool, *, applied: bool = False, whole: bool = True, note: str = "") -> None:
+def _tell(
+    plan: Plan,
+    as_json: bool,
+    *,
+    applied: bool = False,
+    whole: bool = True,
+    note: str = "",
+    taken: Mapping[str, str] = NOTHING,
+) -> None:
     with heard_or_not():
-        _print(plan, as_json, applied=applied, whole=whole, note=note)
+        _print(plan, as_json, applied=applied, whole=whole, note=note, taken=taken)
 
 
-def _print(plan: Plan, as_json: bool, *, applied: bool, whole: bool, note: str) -> None:
+def _print(plan: Plan, as_json: bool, *, applied: bool, whole: bool, note: str, taken: Mapping[str, str]) -> None:
     if as_json:
         emit(
             {
@@ -64,6 +79,7 @@ def _print(plan: Plan, as_json: bool, *, applied: bool, whole: bool, note: str) 
                 "remove": {jail: sorted(entries) for jail, entries in plan.remove.items()},
                 "drop": list(plan.drop),
                 "note": note or None,
+                "not_mended": dict(taken),
             }
         )
         return
@@ -71,5 +87,10 @@ def _print(plan: Plan, as_json: bool, *, applied: bool, whole: bool, note: str) 
         click.echo(f"done: {line}" if applied else f"to do: {line}")
     if plan.empty:
         click.echo(note or "the kernel holds what SQL says")
-    elif not applied:
-        click.echo("kernel and SQL differ: mcban sync mends it, and so does a running engine within seconds")
+    elif applied:
+        return
+    elif plan.beyond(taken):
+        what = "the rest" if taken else "it"
+        click.echo(f"kernel and SQL differ: mcban sync mends {what}, and so does a running engine within seconds")
+    else:
+        click.echo("kernel and SQL differ, and mcban sync does not mend it")

@@ -53,7 +53,7 @@ class Actual:
     back, and named in `broken_rules`, so that it is taken away when nobody wants it). `entries` has every jail whose
     sets exist in both families; a jail with a set missing is left out of `entries` and named in `broken_sets`. Ends
     are in seconds since the epoch, FOREVER for entries without timeout. `missing` says in words what was found gone
-    or damaged, for the log.
+    or damaged, for the log. `taken` has by jail why it cannot have its sets, and what to do: others have their names.
     """
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
@@ -61,6 +61,7 @@ class Actual:
     missing: tuple[str, ...] = ()
     broken_rules: AbstractSet[str] = frozenset()
     broken_sets: AbstractSet[str] = frozenset()
+    taken: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,18 @@ class Plan:
     def empty(self) -> bool:
         """Whether there is nothing to do."""
         return not (self.create or self.add or self.rules or self.drop_rules or self.remove or self.drop)
+
+    def beyond(self, jails: Iterable[str]) -> bool:
+        """Whether there is something to do that does not hang on the sets of these jails."""
+        some = set(jails)
+        return bool(
+            set(self.create) - some
+            or self.add.keys() - some
+            or any(some.isdisjoint(rule.jails) for rule in self.rules.values())
+            or self.drop_rules
+            or self.remove
+            or self.drop
+        )
 
     @property
     def additions(self) -> int:

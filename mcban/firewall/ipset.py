@@ -112,6 +112,7 @@ class IpsetFirewall:
             missing=missing,
             broken_rules=frozenset(scene.groups() - rules.keys()),
             broken_sets=frozenset(broken),
+            taken=scene.taken(jails),
         )
 
     def _ends(self, jail: str) -> dict[str, int] | None:

@@ -137,6 +137,16 @@ class Scene:
     def _taken(self, jail: str) -> bool:
         return any(name in self.headers for name in set_names(jail))
 
+    def taken(self, named: Collection[str]) -> dict[str, str]:
+        """By jail what to say where others have a name of its sets."""
+        said: dict[str, str] = {}
+        for jail in self.jails(named):
+            for there, (_, suffix) in zip(self.halves(jail), FAMILIES, strict=True):
+                header = self.headers.get(jail + suffix)
+                if header is not None and not there:
+                    said.setdefault(jail, str(foreign(header.name, header)))
+        return said
+
 
 def groups_in(tables: Mapping[Family, Table]) -> set[str]:
     """Groups of which any family has lines in our chain."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mcban.core.escalation import Record, counted_for, hits_counted
 from mcban.core.model import FOREVER, Group, Jail, Kind
+from mcban.core.plan import Actual
 from mcban.errors import FirewallError, NoPermissionError
 from mcban.service.context import Context, Fault, World
 from mcban.service.jails import select
@@ -91,7 +92,7 @@ class AddressView:
 def show(context: Context, entry: str) -> AddressView:
     """What is known of an address or network: where banned, by itself or by a network that covers it, and why. A group
     that counts it as a part of a network tells of the network."""
-    held, unasked = _kernel(context)
+    kernel, unasked = _kernel(context)
 
     def work(transaction: Transaction) -> AddressView:
         world = load_world(context, transaction)
@@ -107,7 +108,7 @@ def show(context: Context, entry: str) -> AddressView:
                 row = rows.get(jail.name)
                 if row is None and (not record.hits or jail.kind is Kind.BLACKLIST):
                     continue
-                views.append(_view(context, world, jail, row or AddressRecord(whom, jail.name), record, held))
+                views.append(_view(context, world, jail, row or AddressRecord(whom, jail.name), record, kernel))
         allowed = {
             f"{a.entry} in {'all jails' if a.scope == '*' else a.scope} ({a.why})"
             for jail in world.book.jails.values()
@@ -152,7 +153,7 @@ def _view(
     jail: Jail,
     row: AddressRecord,
     record: Record,
-    held: Mapping[str, Mapping[str, int]] | None,
+    kernel: Actual | None,
 ) -> JailView:
     end = end_of(row, jail, context.now)
     banned = row.active and end > context.now and not row.whitelisted
@@ -160,7 +161,9 @@ def _view(
     canonical = entry_of(row)
     enforced: bool | None = False
     if banned:
-        enforced = None if held is None else canonical in held.get(jail.name, {})
+        enforced = None if kernel is None else canonical in kernel.entries.get(jail.name, {})
+    if banned and back is None and kernel is not None and not enforced:
+        back = kernel.taken.get(jail.name)
     return JailView(
         jail=jail.name,
         hits=0 if jail.kind is Kind.BLACKLIST else hits_counted(jail, record, context.now),
@@ -177,13 +180,13 @@ def _view(
     )
 
 
-def _kernel(context: Context) -> tuple[Mapping[str, Mapping[str, int]] | None, str]:
+def _kernel(context: Context) -> tuple[Actual | None, str]:
     """What the kernel holds; None and why when it cannot be asked."""
     if not context.firewall.enforces:
-        return {}, f"the {context.firewall.name} firewall touches no kernel"
+        return Actual(), f"the {context.firewall.name} firewall touches no kernel"
     try:
         book = context.database.read(lambda t: load_world(context, t)).book
-        return context.firewall.read(list(book.jails)).entries, ""
+        return context.firewall.read(list(book.jails)), ""
     except (NoPermissionError, FirewallError) as error:
         return None, str(error)
 

@@ -331,4 +331,5 @@ def _only(actual: Actual, names: Collection[str], aim: Wanted) -> Actual:
         {name: rule for name, rule in actual.rules.items() if name in names},
         {jail: entries for jail, entries in actual.entries.items() if jail in mine},
         actual.missing,
+        taken={jail: why for jail, why in actual.taken.items() if jail in aim.entries},
     )

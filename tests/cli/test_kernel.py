@@ -73,6 +73,30 @@ def test_a_ban_is_in_the_kernel_and_drift_is_told(kernel: Terminal, host: Host) 
     assert entries(host, "mc-exim-1y") == {"198.51.100.0/24"}
 
 
+def test_what_sync_does_not_mend_it_does_not_promise(kernel: Terminal, host: Host) -> None:
+    """A set of somebody else's has the name of a jail's: `sync --check` and `show` say that, and what to do, as `sync`
+    does; of what else is missing, that `sync` mends it."""
+    host.run("ipset", "create", "mc-exim-1w", "hash:ip,port")
+    said = (
+        "set mc-exim-1w is there, but not as mcban makes it (hash:ip,port without timeouts): it is not ours to change"
+    )
+    kernel.refuses(69, "sync")
+    assert kernel.type("ban", "-j", "mc-exim", "-i", "203.0.113.7").status == 69
+    answer = kernel.type("sync", "--check")
+    assert answer.status == 1 and said in answer.err
+    assert answer.lines[-1] == "kernel and SQL differ, and mcban sync does not mend it"
+    shown = kernel.does("show", "203.0.113.7")
+    assert [said in line for line in shown if line.startswith("mc-exim-1")] == [False, True, False, False]
+    assert not any("mcban sync" in line for line in shown)
+    host.run("ipset", "flush", "mc-exim-1d")
+    assert kernel.type("sync", "--check").lines[-1].startswith("kernel and SQL differ: mcban sync mends the rest")
+    assert said in kernel.type("sync", "--check", "--json").document["not_mended"]["mc-exim-1w"]
+    host.run("ipset", "destroy", "mc-exim-1w")
+    assert kernel.type("sync", "--check").lines[-1].startswith("kernel and SQL differ: mcban sync mends it")
+    kernel.does("sync")
+    assert kernel.json("sync", "--check")["not_mended"] == {}
+
+
 def test_what_is_refused_leaves_the_kernel_alone(kernel: Terminal, host: Host) -> None:
     """Bad input changes neither SQL nor sets nor rules."""
     kernel.does("sync")
