@@ -10,6 +10,7 @@ version is committed, which happens together with all that was copied, whatever 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from enum import Enum
 from typing import Any
 
 from sqlalchemy import Connection, column, delete, insert, inspect, select, table
+from sqlalchemy.exc import DBAPIError
 
 from mcban.errors import ConfigError, DataError, McbanError, RefusedError, printable
 from mcban.store import schema
@@ -47,6 +49,8 @@ _COLUMNS = {"jail": JAIL_COLUMNS, "ips": IP_COLUMNS, "conf": CONF_COLUMNS}
 _NEEDED = {"jail": {"name"}, "ips": {"ip", "jail"}, "conf": set[str]()}
 BLOCK = 10_000
 """Rows that are written at once."""
+_END_WAIT = 10.0
+"""Seconds that a session which was told to end may take for that."""
 
 
 class Standing(Enum):
@@ -116,7 +120,10 @@ def take_over(database: Database, inherit: Callable[[Original], Heritage]) -> No
         _refuse_if_made(database, schema.current(database))
         _check(database)
 
+        session: list[int] = []
+
         def put_aside(connection: Connection) -> None:
+            session.extend(_session(connection))
             if "alembic_version" in _tables(connection):  # an embedded database's lock is had only now
                 made = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
                 _refuse_if_made(database, made)
@@ -132,10 +139,14 @@ def take_over(database: Database, inherit: Callable[[Original], Heritage]) -> No
 
         try:
             schema.upgrade(database, before=put_aside, after=fill)
-        except BaseException:
-            with suppress(McbanError):
-                _put_back(database)
-            raise
+        except BaseException as error:
+            if _is_put_back(database, session):
+                raise
+            kind = type(error) if isinstance(error, McbanError) else McbanError
+            raise kind(
+                f"{str(error) or f'{database.shown_url}: stopped half-way'}; the tables of the original may be named "
+                "mcban_adopting_… now: run `mcban db adopt` again, which goes on from there"
+            ) from error
 
 
 def finish(database: Database) -> None:
@@ -243,11 +254,40 @@ def _drop_ours(connection: Connection, *, keep: Collection[str] = ()) -> None:
             connection.exec_driver_sql(f"DROP TABLE {quote(name)}")
 
 
-def _put_back(database: Database) -> None:
-    with database.translating(), database.engine.begin() as connection:
-        if _standing(connection, schema.current(database)) is Standing.HALFWAY:
-            _drop_ours(connection)
-            _rename(connection, _names("adopting"), _originals())
+def _session(connection: Connection) -> list[int]:
+    """The number of a server's session, where what it does may outlive the connection."""
+    if connection.dialect.name != "mysql":
+        return []
+    return [connection.exec_driver_sql("SELECT CONNECTION_ID()").scalar_one()]
+
+
+def _is_put_back(database: Database, sessions: Collection[int]) -> bool:
+    """Give the tables of an adoption that failed in `sessions` their names back; whether they have them, or never had
+    others."""
+    try:
+        with database.translating(), database.engine.begin() as connection:
+            for number in sessions:
+                _end(connection, number)
+            now = _standing(connection, schema.current(database))
+            if now is Standing.HALFWAY:
+                _drop_ours(connection)
+                _rename(connection, _names("adopting"), _originals())
+    except (McbanError, KeyboardInterrupt):
+        return not sessions
+    return now is not Standing.COPIED
+
+
+def _end(connection: Connection, number: int) -> None:
+    """End a session and see the end of it: a server goes on with what it was told, such as a renaming that waits for a
+    reader, though whoever told it was interrupted and has gone."""
+    if _session(connection) == [number]:
+        return
+    with suppress(DBAPIError):  # it has ended
+        connection.exec_driver_sql(f"KILL {number}")
+    end = time.monotonic() + _END_WAIT
+    there = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = %s"
+    while connection.exec_driver_sql(there, (number,)).scalar() and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 @contextmanager
@@ -264,4 +304,5 @@ def _alone(database: Database) -> Iterator[None]:
         try:
             yield
         finally:
-            connection.exec_driver_sql(f"SELECT RELEASE_LOCK({lock})")
+            with suppress(DBAPIError):  # where the connection has ended, so has the lock
+                connection.exec_driver_sql(f"SELECT RELEASE_LOCK({lock})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from sqlalchemy import inspect, text
 
 from mcban.config import Config
 from mcban.core.model import FOREVER
-from mcban.errors import ConfigError, DataError, RefusedError
+from mcban.errors import ConfigError, DatabaseError, DataError, RefusedError
 from mcban.firewall.memory import MemoryFirewall
 from mcban.service.adoption import adopt, adopt_from
 from mcban.service.context import Context
@@ -30,11 +31,13 @@ from mcban.shipped import shipped
 from mcban.store import schema
 from mcban.store.addresses import AddressRecord
 from mcban.store.database import Database
-from mcban.store.original import Standing, standing
+from mcban.store.original import Heritage, Original, Standing, standing, take_over
 from mcban.store.tables import METADATA
 from tests import original
-from tests.conftest import NOON, Machine
-from tests.mariadb import Server
+from tests.cli.terminal import MCBAN
+from tests.conftest import NOON, Machine, require_mariadb
+from tests.mariadb import Server, new_database, private_server
+from tests.patience import PATIENCE, until
 from tests.service.desk import held, sql_time
 
 DAY = 86_400
@@ -414,6 +417,73 @@ def test_killed_after_any_statement_it_can_be_done_again(make: Make, either: str
     assert len(bans_in_force(context, "mc-exim-1y")) == 20
     assert len(raw(either, "mcban_adopted_ips")) == 20
     assert after > 30
+
+
+def adopting(url: str, folder: Path) -> subprocess.Popen[str]:
+    """`mcban db adopt` at a keyboard."""
+    env = os.environ | {
+        "MCBAN_DATABASE_URL": url,
+        "MCBAN_STATE_DIR": str(folder),
+        "MCBAN_FIREWALL": "memory",
+        "MCBAN_CONFIG": "/dev/null",
+    }
+    return subprocess.Popen(
+        [MCBAN, "db", "adopt"],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # a build may ignore it
+    )
+
+
+def test_control_c_leaves_no_renaming_behind_that_the_server_still_waits_for(
+    make: Make, empty_mariadb: str, mariadb: Server, tmp_path: Path
+) -> None:
+    """Whoever reads the tables keeps them from being put aside; when he has read, nothing is done any more for a
+    command that was stopped meanwhile."""
+    original.make(empty_mariadb)
+    reader = Database(empty_mariadb)
+
+    def waiting() -> bool:
+        name = reader.engine.url.database
+        listed = f"SELECT 1 FROM information_schema.PROCESSLIST WHERE DB = '{name}' AND STATE LIKE '%metadata lock'"
+        return bool(mariadb.sql(empty_mariadb, listed).stdout)
+
+    with reader.engine.connect() as connection:
+        connection.execute(text("SELECT * FROM fail2ban_ips"))
+        command = adopting(empty_mariadb, tmp_path)
+        until(waiting, "the renaming")
+        command.send_signal(signal.SIGINT)
+        said = command.communicate(timeout=PATIENCE)
+        assert not waiting()
+    reader.dispose()
+    assert (command.returncode, *said) == (130, "", "mcban: stopped by the keyboard\n")
+    assert standing(make(empty_mariadb).database) is Standing.ORIGINAL
+    adopt(make(empty_mariadb))
+
+
+def test_a_server_that_dies_half_way_is_said_with_what_is_to_be_done(make: Make, tmp_path: Path) -> None:
+    """Nobody who looks for his tables finds them under the names of an adoption without a word; done again, it goes on
+    from there."""
+    require_mariadb()
+    durable = "--innodb-flush-log-at-trx-commit=1"
+
+    def die(_: Original) -> Heritage:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        return Heritage()
+
+    with private_server(tmp_path, durable) as socket:
+        url = new_database(socket, "old")
+        original.make(url)
+        words = "cannot be used: .*mcban_adopting_.*: run `mcban db adopt` again"
+        with pytest.raises(DatabaseError, match=words) as caught:
+            take_over(make(url).database, die)
+        assert "\n" not in str(caught.value)
+    with private_server(tmp_path, durable):
+        assert standing(make(url).database) is Standing.HALFWAY
+        adopt(make(url))
+        assert standing(make(url).database) is Standing.ADOPTED
 
 
 @pytest.mark.parametrize("options", ["ENGINE=MyISAM DEFAULT CHARSET=latin1", "DEFAULT CHARSET=utf8 COLLATE=utf8_bin"])
