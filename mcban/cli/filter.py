@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mcban.cli.interrupt import interrupt
-from mcban.cli.output import Noun, config_of, emit, json_option, plural, read_blocks, rfc3339, table
+from mcban.cli.inspection import look, print_hits, print_lines, summarise
+from mcban.cli.output import Noun, config_of, emit, json_option, plural, read_blocks, table
 from mcban.cli.progress import Progress
 from mcban.errors import FilterError, UsageError, printable
 from mcban.filters import (
-    Explanation,
     Filter,
     FilterFile,
-    Rule,
     Scanner,
     list_filters,
     load_filter,
     make_filter,
     parse_zone,
 )
-from mcban.filters.watchdog import LIMIT
 from mcban.service.inspection import GAVE_UP, Inspection
 
 MISSED_SHOWN = 10
 _BY_HAND = re.compile(r"<(?:HOST|ADDR|IP4|IP6|SUBNET|DNS|F-ID/?)>")
 _SPEC = re.compile(r"[\w.-]+(?:\[.*\])?", re.DOTALL)
-_SHOWN_AS = {
-    "hit": "hit",
-    "ignored": "ignored",
-    "name": "name, no address",
-    "context": "no failure by itself",
-    "missed": "no hit",
-    GAVE_UP: "given up",
-}
 
 
 @click.group("filter", cls=Noun)
@@ -197,34 +184,15 @@ def test(
     with Progress(0 if taken_as_line else _size(log), wanted=not (as_json or explain)) as progress:
         blocks = _as_block(log) if taken_as_line else _watch(log, progress)
         if as_json and not explain:
-            _print_hits(Scanner([one], zone), blocks, now)
+            print_hits(Scanner([one], zone), blocks, now)
             return
         seen = Inspection(one, zone)
         if as_json:
-            for number, _, told in seen.look(blocks, now):
-                interrupt.look()
-                click.echo(json.dumps(_document(number, told)))
+            print_lines(seen, blocks, now)
             return
         _say_what_is_taken(one, name, taken_as_line=taken_as_line)
-        shown = _look(seen, blocks, now, most, explain=explain or taken_as_line)
-    _summarise(one, seen)
-    for outcome, rows in shown.items():
-        for row in rows:
-            click.echo(f"{_SHOWN_AS[outcome]}: {row}")
-
-
-def _look(
-    seen: Inspection, blocks: Iterator[bytes], now: int, most: dict[str, int], *, explain: bool
-) -> dict[str, list[str]]:
-    """Explain every line, or keep the first ones of each outcome to be shown after the sums."""
-    shown: dict[str, list[str]] = {outcome: [] for outcome in most}
-    for number, line, told in seen.look(blocks, now):
-        interrupt.look()
-        if explain:
-            _explain(seen.filter, number, line, told)
-        elif line.strip() and told.outcome in shown and len(shown[told.outcome]) < most[told.outcome]:
-            shown[told.outcome].append(printable(line, 160) + _why(told))
-    return shown
+        shown = look(seen, blocks, now, most, explain=explain or taken_as_line)
+    summarise(seen, shown)
 
 
 def _is_by_hand(name: str) -> bool:
@@ -274,118 +242,11 @@ def _as_block(line: str) -> Iterator[bytes]:
     yield " ".join(line.splitlines()).encode("utf-8", "surrogateescape") + b"\n"
 
 
-def _print_hits(scanner: Scanner, blocks: Iterator[bytes], now: int) -> None:
-    """The interface's JSON lines: what the engine would count."""
-    lines = 0
-    for block in blocks:
-        for hit in scanner.scan(block, now):
-            interrupt.look()
-            number, at = lines + hit.line + 1, rfc3339(hit.at)
-            click.echo(json.dumps({"line": number, "time": at, "ip": hit.ip, "user": hit.user, "rule": hit.rule}))
-        lines += block.count(b"\n")
-    given_up = sum(scanner.gave_up.values())
-    if given_up:
-        click.echo(f"mcban: {plural(given_up, 'line')} given up: the filter takes too long for it", err=True)
-
-
-def _document(number: int, told: Explanation) -> dict[str, Any]:
-    return {
-        "line": number,
-        "outcome": told.outcome,
-        "rule": told.rule,
-        "ignored_by": told.ignored_by,
-        "ip": told.match.ip if told.match else None,
-        "name": told.name,
-        "user": told.user,
-        "date": told.date,
-        "form": told.form,
-        "time": rfc3339(told.at),
-        "seen": told.rest,
-    }
-
-
 def _say_what_is_taken(one: Filter, name: str, *, taken_as_line: bool) -> None:
     if _is_by_hand(name):
         click.echo(f"FILTER is taken as a regex: {printable(one.rules[0].text, 200)}")
     if taken_as_line:
         click.echo("LOG names no file: it is taken as the text of a line")
-
-
-def _why(told: Explanation) -> str:
-    if told.outcome == "ignored":
-        return f"  (ignoreregex {told.ignored_by})"
-    if told.outcome == "name":
-        return f"  (rule {told.rule} finds {printable(told.name or 'nothing', 60)}: a name in a log is never resolved)"
-    if told.outcome == "hit" and told.match:
-        return f"  (rule {told.rule}: {told.match.ip})"
-    return ""
-
-
-def _explain(one: Filter, number: int, line: str, told: Explanation) -> None:
-    click.echo(f"line {number}: {_SHOWN_AS[told.outcome]}{_why(told)}")
-    click.echo(f"  line  {printable(line, 2000)}")
-    if told.outcome == GAVE_UP:
-        click.echo(f"  some rule takes longer than {LIMIT} s for it: look for repetitions within repetitions")
-        return
-    if told.date is None:
-        click.echo("  date  none found: a hit would take the time of reading")
-    else:
-        at = rfc3339(told.at) or "no moment: there is no such date"
-        click.echo(f"  date  {printable(told.date, 80)} is {at}   ({printable(told.form or '', 80)})")
-    click.echo(f"  seen  {printable(told.rest, 2000)}")
-    if told.user:
-        click.echo(f"  user  {printable(told.user)}")
-    if told.rule:
-        click.echo(f"  rule  {told.rule}: {printable(one.rules[told.rule - 1].text, 2000)}")
-    if told.ignored_by:
-        click.echo(f"  ignoreregex  {told.ignored_by}: {printable(one.ignore[told.ignored_by - 1].text, 2000)}")
-    if told.outcome == "missed" and one.prefix is not None:
-        found = one.prefix.search(told.rest + "\n")
-        if found is None:
-            click.echo(f"  the prefregex does not match: {printable(one.prefix.text, 2000)}")
-        else:
-            content = one.prefix.groups(found).get("content")
-            click.echo(f"  the prefregex matches, and no rule what it leaves: {printable(content or told.rest, 2000)}")
-
-
-def _summarise(one: Filter, seen: Inspection) -> None:
-    table(
-        ("RULE", "HITS", "FAILREGEX"),
-        ((rule.number, seen.rules[rule.number], text) for rule, text in _tell_apart(one.rules)),
-    )
-    if one.ignore:
-        table(
-            ("RULE", "IGNORED", "IGNOREREGEX"),
-            ((rule.number, seen.ignored[rule.number], printable(rule.text, 90)) for rule in one.ignore),
-        )
-    if seen.dates:
-        table(("DATES", "FORM"), ((count, printable(form, 90)) for form, count in seen.dates.most_common()))
-    hits = seen.outcomes["hit"]
-    click.echo(f"{plural(seen.lines, 'line')}, {plural(hits, 'hit')}, {plural(seen.lines - hits, 'other')}")
-    for count, one_of, what in (
-        (seen.outcomes["missed"], "line", "matched by no rule"),
-        (seen.outcomes["ignored"], "line", "ignored"),
-        (seen.outcomes["name"], "line", "with a name where the address should be: nobody is banned by a name"),
-        (seen.outcomes["context"], "line", "that tell of a session and are no failure by themselves"),
-        (
-            seen.outcomes[GAVE_UP],
-            "line",
-            f"given up: some rule takes longer than {LIMIT} s for it, and would for an attack",
-        ),
-        (seen.dateless, "hit", "without a date that can be read: the time of reading is taken"),
-        (seen.undated, "line", "without a date"),
-        (seen.overlong, "line", "too long to be matched"),
-    ):
-        if count:
-            click.echo(f"{plural(count, one_of)} {what}")
-
-
-def _tell_apart(rules: Sequence[Rule]) -> Iterator[tuple[Rule, str]]:
-    """The rules, each with the part of its text that tells it from the others: most begin alike, for long."""
-    texts = [rule.text for rule in rules]
-    common = len(os.path.commonprefix(texts)) if len(texts) > 1 else 0  # noqa: RUF071  # letter by letter is meant
-    for rule in rules:
-        yield rule, printable(rule.text if common < 30 else f"…{rule.text[common:]}", 90)
 
 
 def _load(ctx: click.Context, name: str) -> Filter:
