@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import tzinfo
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from mcban.filters.charsets import ALL, WIDE, WORD
@@ -34,8 +35,7 @@ _NO_WORD = ALL & ~WORD | WIDE
 
 
 class LineMatch(NamedTuple):
-    """A hit in a block: the line's index from 0 (or its offset, see `Scanner.scan`), the filter's index in the scanner,
-    the date's moment or None."""
+    """A hit in a block: the line's index from 0, the filter's index in the scanner, the date's moment or None."""
 
     line: int
     filter: int
@@ -43,6 +43,10 @@ class LineMatch(NamedTuple):
     ip: str
     user: str | None
     rule: int
+
+
+Found = tuple[int, int, int | None, str, str | None, int]
+"""The same with the offset at which the line begins in place of its index."""
 
 
 class _Dates:
@@ -135,23 +139,26 @@ class Scanner:
             for index in self._windows
         }
 
-    def scan(self, block: bytes, now: int, *, numbered: bool = True) -> list[LineMatch]:
+    def scan(self, block: bytes, now: int) -> list[LineMatch]:
+        """As `find`, with the numbers of the lines."""
+        return _number(block, self.find(block, now))
+
+    def find(self, block: bytes, now: int) -> list[Found]:
         """The hits in `block`, whole lines each with its line end, in the order of the lines and then of the filters.
 
         One line gives at most one hit for each filter. `now`, in seconds since the epoch, is only for dates that
-        leave out the year or the day. Unless `numbered`, a hit's `line` is the offset at which the line begins: that
-        saves counting the lines of the block. Ends in bounded time, whatever the expressions make of the lines.
+        leave out the year or the day. Ends in bounded time, whatever the expressions make of the lines.
         """
         self._count_overlong(block)
         candidates = self._prefilter.find(block)
-        matches: list[LineMatch] = []
+        matches: list[Found] = []
         if candidates or self._windows:
             with self.watchdog:
                 self._match_lines(block, candidates, now, matches)
                 self._match_windows(block, candidates, now, matches)
-        return _number(block, matches) if numbered else matches
+        return matches
 
-    def _match_lines(self, block: bytes, candidates: list[Candidate], now: int, matches: list[LineMatch]) -> None:
+    def _match_lines(self, block: bytes, candidates: list[Candidate], now: int, matches: list[Found]) -> None:
         plans = self._plans
         for start, end, mask in candidates:
             tasks = plans.get(mask)
@@ -162,7 +169,7 @@ class Scanner:
             text = block[start:end].decode("utf-8", "replace").rstrip("\r")
             self._match_line(start, text, tasks, now, matches)
 
-    def _match_line(self, start: int, text: str, tasks: tuple[_Task, ...], now: int, matches: list[LineMatch]) -> None:
+    def _match_line(self, start: int, text: str, tasks: tuple[_Task, ...], now: int, matches: list[Found]) -> None:
         watchdog, first = self.watchdog, len(matches)
         dated = found = rest = None
         for index, match, rules, dates, wants_moment in tasks:
@@ -187,13 +194,13 @@ class Scanner:
                 at = dates.read(found, now) if found else None
                 if at is None:
                     self.dateless += 1
-                matches.append(LineMatch(start, index, at, ip, user, number))
+                matches.append((start, index, at, ip, user, number))
             elif not done:
                 self.gave_up[index] += 1
         if len(matches) > first + 1:
             matches[first:] = sorted(matches[first:], key=_in_order)
 
-    def _match_windows(self, block: bytes, candidates: list[Candidate], now: int, matches: list[LineMatch]) -> None:
+    def _match_windows(self, block: bytes, candidates: list[Candidate], now: int, matches: list[Found]) -> None:
         for index, window in self._windows.items():
             mask = self._window_masks[index]
             telling = [(start, end) for start, end, rules in candidates if rules & mask]
@@ -246,7 +253,7 @@ class _WindowPass:
         self._scanner, self._matcher, self._block, self._index, self._now = scanner, matcher, block, index, now
         self._start = 0
 
-    def judge(self, line: Line) -> tuple[LineMatch | None, bool] | None:
+    def judge(self, line: Line) -> tuple[Found | None, bool] | None:
         """See `window.Judge`."""
         return self._watched(line, self._judge)
 
@@ -255,8 +262,8 @@ class _WindowPass:
         self._watched(line, self._remember)
 
     def _watched(
-        self, line: Line, work: Callable[[str, int | None], tuple[LineMatch | None, bool]]
-    ) -> tuple[LineMatch | None, bool] | None:
+        self, line: Line, work: Callable[[str, int | None], tuple[Found | None, bool]]
+    ) -> tuple[Found | None, bool] | None:
         start, end = line
         if end - start > OVERLONG:
             return None
@@ -277,7 +284,7 @@ class _WindowPass:
             scanner.gave_up[index] += 1
         return told
 
-    def _judge(self, rest: str, at: int | None) -> tuple[LineMatch | None, bool]:
+    def _judge(self, rest: str, at: int | None) -> tuple[Found | None, bool]:
         verdict = self._matcher.judge(rest, (), at)
         match = verdict.match
         if match is None:
@@ -285,26 +292,25 @@ class _WindowPass:
         at = at if match.at is None else match.at
         if at is None:
             self._scanner.dateless += 1
-        return LineMatch(self._start, self._index, at, match.ip, match.user, match.rule), True
+        return (self._start, self._index, at, match.ip, match.user, match.rule), True
 
-    def _remember(self, rest: str, at: int | None) -> tuple[LineMatch | None, bool]:
+    def _remember(self, rest: str, at: int | None) -> tuple[Found | None, bool]:
         self._matcher.remember(rest, at)
         return None, False
 
 
-def _number(block: bytes, matches: list[LineMatch]) -> list[LineMatch]:
+def _number(block: bytes, found: list[Found]) -> list[LineMatch]:
     """Hits with the numbers of their lines for the offsets."""
-    numbered: list[LineMatch] = []
+    matches: list[LineMatch] = []
     line = counted = 0
-    for match in matches:
-        line += block.count(b"\n", counted, match.line)
-        counted = match.line
-        numbered.append(match._replace(line=line))
-    return numbered
+    for one in found:
+        line += block.count(b"\n", counted, one[0])
+        counted = one[0]
+        matches.append(LineMatch(line, *one[1:]))
+    return matches
 
 
-def _in_order(match: LineMatch) -> tuple[int, int]:
-    return match.line, match.filter
+_in_order = itemgetter(0, 1)
 
 
 def _compile(one: Filter, rules: Sequence[Rule]) -> None:

@@ -134,7 +134,7 @@ class Intake:
             self._warn(feed, path, UTF16_SAID)
         for scanner, groups in feed.scanners:
             overlong = scanner.overlong
-            for _, index, at, ip, user, _ in scanner.scan(data, now, numbered=False):
+            for _, index, at, ip, user, _ in scanner.find(data, now):
                 if at is None or at > latest:
                     why = "a hit has no date" if at is None else "a hit lies in the future"
                     self._warn(feed, path, f"{why}: the time of reading is taken; is the clock or the time zone right?")

@@ -199,10 +199,10 @@ class AddressTable:
     def save(self, records: Iterable[AddressRecord]) -> None:
         """Insert the rows, or replace those of the same (ip, jail)."""
         rows = [_row_of(record) for record in records]
-        for ip, jail, *_ in rows:
-            for column, text in ((IPS.c.ip, ip), (IPS.c.jail, jail)):
-                if isinstance(text, Blob):
-                    self._to_bytes(column, text.raw)
+        for place, column in enumerate((IPS.c.ip, IPS.c.jail)):
+            for row in rows:
+                if isinstance(row[place], Blob):
+                    self._to_bytes(column, row[place].raw)
         upsert_rows(self._connection, IPS, ("ip", "jail"), _NAMES, rows)
 
     def _to_bytes(self, column: ColumnElement[Any], raw: bytes) -> None:
