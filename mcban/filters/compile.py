@@ -41,6 +41,11 @@ _SKIPPED = r"\n(?P<skiplines>(?:[^\n]*\n)*?)"
 _UNSUPPORTED = re.compile(r"<(F-TUPLE_[A-Z0-9_]+)/?>")
 _TAG = re.compile(r"(?<!\\)(?<!\?P)<(/?)([A-Z][A-Z0-9_-]*)(/?)>")
 _NAMED = re.compile(r"F-[A-Z][A-Z0-9_]*")
+_ALTERNATIVE = re.compile(r"\(\?P<alt_(id|fid|ip4|ip6|addr|host|dns)(?:_\d+)?>")
+"""Where the offender may stand when the tag without ALT_ takes no part in a match or is empty."""
+_FIRST_ALTERNATIVE = 900
+_NEARLY_A_TAG = re.compile(r"<\s*(?:HOST|ADDR|IP4|IP6|SUBNET)[^<>]{0,9}>", re.IGNORECASE)
+_TAG_IN_SET = re.compile(r"(?<!\\)\[[^\]\\<]*(<(?:HOST|ADDR|IP4|IP6|SUBNET)>)")
 # A plain <word> may be text of the log; these cannot.
 _UNRESOLVED = re.compile(r"(?<!\?P)(?<!\\)<(?:_[\w-]+|[A-Za-z_][\w-]*/[\w./-]+|[A-Za-z_][\w/-]*\?[^<>]*)>")
 _GROUP = re.compile(r"\(\?P<(\w+)>")
@@ -56,11 +61,9 @@ def _group(tag: str) -> str:
 
 def expand_tags(text: str, fail: Fail, *, multiline: bool = False) -> str:
     """A rule's text with the tags turned into groups; raises what `fail` makes of a message."""
-    if found := _UNSUPPORTED.search(text):
-        raise fail(f"uses <{found[1]}>, which mcban does not support")
-    if "<SKIPLINES>" in text and not multiline:
-        raise fail("uses <SKIPLINES>, which wants maxlines above 1")
+    _refuse_unusable(text, fail, multiline=multiline)
     seen: dict[str, int] = {}
+    opened: set[str] = set()
 
     def rename(found: re.Match[str]) -> str:
         """A tag's group under a name of its own, as a tag may stand in several branches."""
@@ -77,17 +80,43 @@ def expand_tags(text: str, fail: Fail, *, multiline: bool = False) -> str:
         elif not _NAMED.fullmatch(tag):
             return found[0]  # text of the log, which may well have <WORDS> like this
         elif closing:
-            return ")"
+            return ")" if tag in opened else found[0]
         else:
+            opened.add(tag)
             group = f"(?P<{_group(tag)}>"
             if alone:
                 group = _ALONE.get(tag) or group + r"\S+)"
         return _GROUP.sub(rename, group)
 
-    expanded = _TAG.sub(expand, text)
+    expanded = _name_alternatives(_TAG.sub(expand, text))
     if found := _UNRESOLVED.search(expanded):
         raise fail(f"tag {found[0]} is neither known nor an option of the filter")
     return expanded
+
+
+def _refuse_unusable(text: str, fail: Fail, *, multiline: bool) -> None:
+    if found := _UNSUPPORTED.search(text):
+        raise fail(f"uses <{found[1]}>, which mcban does not support: who is banned is one address or network")
+    if "<SKIPLINES>" in text and not multiline:
+        raise fail(
+            "uses <SKIPLINES>, which wants maxlines above 1: "
+            "put maxlines = 10 under [Definition], or [maxlines=10] behind the filter's name"
+        )
+
+
+def _name_alternatives(text: str) -> str:
+    """`text` with the groups of <F-ALT_IP4> and its kin as further groups of what they are the alternatives of."""
+    counts: dict[str, int] = {}
+
+    def rename(found: re.Match[str]) -> str:
+        name = _group(f"F-{found[1].upper()}")
+        if f"(?P<{name}>" not in text and name not in counts:
+            counts[name] = 0
+            return f"(?P<{name}>"
+        counts[name] = counts.get(name, 0) + 1
+        return f"(?P<{name}__again{_FIRST_ALTERNATIVE + counts[name]}>"
+
+    return _ALTERNATIVE.sub(rename, text)
 
 
 def compile_rule(text: str, fail: Fail, *, multiline: bool = False) -> Expression:
@@ -100,10 +129,18 @@ def compile_rule(text: str, fail: Fail, *, multiline: bool = False) -> Expressio
         expression = Expression(expanded, re.MULTILINE if multiline else 0)
         ambiguous = _find_ambiguous(expression)
     except (re.error, OverflowError, RecursionError) as error:
-        raise fail(f"does not compile: {error}") from error
+        found = _TAG_IN_SET.search(text)
+        hint = f"; {found[1]} cannot stand in brackets of an expression: write \\[ for one of the line" if found else ""
+        raise fail(f"does not compile: {error}{hint}") from error
     if ambiguous:
-        raise fail(f"does not compile: two tags for {ambiguous} can match at once")
+        tags = "<HOST>" if ambiguous == "dns" else f"tags for {ambiguous}"
+        raise fail(f"does not compile: two {tags} can match at once: keep one, or make them branches, a|b")
     return expression
+
+
+def find_misspelt_tag(text: str) -> str | None:
+    """What may have been meant for the tag of an address, and is none."""
+    return next((found for found in _NEARLY_A_TAG.findall(text) if found[1:-1] not in _TAGS), None)
 
 
 def repeated_groups(expression: Expression) -> tuple[tuple[str, str], ...]:
@@ -131,7 +168,11 @@ def _lift_flags(text: str) -> str:
 
 def _find_ambiguous(expression: Expression) -> str | None:
     """A tag's name of which two uses may take part in one match, so that it would be open which one is meant."""
-    repeated = dict(repeated_groups(expression))
+    repeated = {
+        alias: name
+        for alias, name in repeated_groups(expression)
+        if int(alias.rpartition("again")[2]) < _FIRST_ALTERNATIVE
+    }
     tree = expression.tree if repeated else None
     if tree is None:
         return None

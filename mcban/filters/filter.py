@@ -12,12 +12,12 @@ from pathlib import Path
 
 from mcban.errors import FilterError, printable
 from mcban.filters.clock import Clock
-from mcban.filters.compile import compile_rule, repeated_groups
+from mcban.filters.compile import compile_rule, find_misspelt_tag, repeated_groups
 from mcban.filters.datepattern import compile_datepattern
 from mcban.filters.dates import DateForm, find_date
 from mcban.filters.matcher import Matcher, SessionMatcher, WindowMatcher
 from mcban.filters.reader import Definition, read_definition
-from mcban.filters.rules import SOURCE_GROUPS, Match, Rule, judge_line
+from mcban.filters.rules import SOURCE_GROUPS, Match, Rule, choose_ignoring_all, judge_line
 
 _NO_FILE = Path("-")
 MOST_LINES = 1000
@@ -103,7 +103,8 @@ class Filter:
 
     def match_some(self, text: str, rules: Sequence[Rule]) -> Match | None:
         """As `match`, when only `rules` can be the ones that match."""
-        return judge_line(text, self.prefix, rules, self.ignore).match
+        ignore_all = choose_ignoring_all(self.prefix, self.rules, self.ignore)
+        return judge_line(text, self.prefix, rules, self.ignore, ignore_all).match
 
     def explain(
         self, line: str, now: int, zone: tzinfo | None = None, *, matcher: Matcher | None = None
@@ -154,7 +155,9 @@ def _compile(definition: Definition) -> Filter:
     sources = set(prefix.expression.groupindex) if prefix else set()
     for rule in rules:
         if not SOURCE_GROUPS & (sources | set(rule.expression.groupindex)):
-            raise fail(f"failregex {rule.number} has no <HOST>, <ADDR> or other tag for the offender's address")
+            misspelt = find_misspelt_tag(rule.text)
+            hint = f": {misspelt} is none, write <HOST>" if misspelt else ""
+            raise fail(f"failregex {rule.number} has no <HOST>, <ADDR> or other tag for the offender's address{hint}")
     success = _rules(definition, "successregex", fail)
     for rule in success:
         if not SOURCE_GROUPS & set(rule.expression.groupindex):

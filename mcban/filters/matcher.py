@@ -20,6 +20,7 @@ from mcban.filters.rules import (
     Match,
     Rule,
     Verdict,
+    choose_ignoring_all,
     conclude,
     cut_content,
     find_address,
@@ -43,6 +44,7 @@ class Matcher:
 
     def __init__(self, prefix: Rule | None, rules: Sequence[Rule], ignore: Sequence[Rule]) -> None:
         self.prefix, self.rules, self.ignore = prefix, tuple(rules), tuple(ignore)
+        self.ignore_all = choose_ignoring_all(prefix, self.rules, self.ignore)
 
     def match(self, rest: str, rules: Sequence[Rule], at: int | None = None) -> Match | None:
         """The failure that the next line completes, or None.
@@ -54,7 +56,7 @@ class Matcher:
 
     def judge(self, rest: str, rules: Sequence[Rule], at: int | None = None) -> Verdict:
         """As `match`, and why."""
-        return judge_line(rest, self.prefix, rules, self.ignore)
+        return judge_line(rest, self.prefix, rules, self.ignore, self.ignore_all)
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class SessionMatcher(Matcher):
             return MISSED
         line, before = cut
         for rule, _, groups in search_rules(line, before, rules):
-            ignored_by = find_ignoring(line, self.ignore)
+            ignored_by = find_ignoring(line, self.ignore) or find_ignoring(rest + "\n", self.ignore_all)
             if ignored_by:
                 return Verdict("ignored", rule=rule.number, ignored_by=ignored_by)
             return self._sessions.conclude(rule, groups, at)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mcban.filters.expression import Search
 from mcban.filters.filter import Filter
-from mcban.filters.rules import ALTERNATIVE_USER, LONGEST_USER, Rule, canonical
+from mcban.filters.rules import ALTERNATIVE_USER, LONGEST_USER, Rule, canonical, choose_ignoring_all
 
 _ADDRESSES = ("ip4", "ip6", "addr", "host")
 _UNUSUAL = frozenset(("fid", "cidr", "nofail", "mlfgained", "mlfid"))
@@ -39,6 +39,7 @@ class QuickMatcher:
         self._prefix = one.prefix.search if one.prefix else None
         self._content = one.prefix.expression.groupindex.get("content", 0) if one.prefix else 0
         self._ignoring = tuple(rule.search for rule in one.ignore)
+        self._ignoring_all = tuple(rule.search for rule in choose_ignoring_all(one.prefix, one.rules, one.ignore))
         self.match = self._match if one.prefix or one.ignore else find_offender
         """From a line without its date, but with its line end, and those readers whose rules could match it, in their
         order, to what the filter finds; the third argument is of no use here."""
@@ -50,7 +51,8 @@ class QuickMatcher:
             made = self._readers[rule.number] = _reader(rule)
         return made
 
-    def _match(self, line: str, readers: Sequence[Reader], at: int | None = None) -> Finding | None:
+    def _match(self, whole: str, readers: Sequence[Reader], at: int | None = None) -> Finding | None:
+        line = whole
         if self._prefix:
             prefix = self._prefix(line)
             if prefix is None:
@@ -58,7 +60,9 @@ class QuickMatcher:
             content = prefix[self._content] if self._content else None
             line = line if content is None else content + "\n"
         found = find_offender(line, readers)
-        if found and any(search(line) for search in self._ignoring):
+        if found and (
+            any(search(line) for search in self._ignoring) or any(search(whole) for search in self._ignoring_all)
+        ):
             return None
         return found
 

@@ -21,8 +21,11 @@ MOST_SUBSTITUTIONS = 5_000
 LONGEST_VALUE = 1 << 20
 _INTERPOLATION = re.compile(r"%(?:%|\(([^()]+)\)s|)")
 _KNOWN = re.compile(r"%\(known/([^()]+)\)s", re.IGNORECASE)
-_TAG = re.compile(r"(?<!\?P)<([A-Za-z_][\w.-]*(?:/[\w.-]+)?(?:\?[\w.=-]+)?)>")
-_TAG_HEAD = re.compile(r"<([A-Za-z_][\w./-]*)\Z")
+_TAG = re.compile(r"(?<!\?P)<(\w[\w.-]*(?:/[\w.-]+)?(?:\?[\w.=-]+)?)>")
+_TAG_HEAD = re.compile(r"<(\w[\w./-]*)\Z")
+_OF_FORMAT = re.compile(r"HOST|ADDR|IP[46]|CIDR|DNS|SUBNET|SKIPLINES|F-[A-Z0-9_]+")
+"""Tags that mean something by themselves, whatever a filter's options are called."""
+_SECTIONS = {name.lower(): name for name in ("INCLUDES", "DEFAULT", "Definition", "Init")}
 _TAG_TAIL = re.compile(r"([\w./-]*)>")
 _WORD = re.compile(r"[\w.-]*")
 _PARAMETER = re.compile(r"""\s*([\w.-]+)\s*=\s*+(?:"([^"]*)"|'([^']*)'|((?!["'])[^,\]]*?))\s*(?:,\s*|\]\s*\[|$)""")
@@ -91,24 +94,30 @@ def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
     sections: Sections = {}
     origins: dict[str, Path] = {}
     merged: set[Path] = set()
-    gone: list[str] = []
+    remarks: list[str] = []
     for path in layers:
         if path not in merged:
-            merged |= _merge_file(name, path, sections, origins, gone, ())
+            merged |= _merge_file(name, path, sections, origins, remarks, ())
     files = (*layers, *sorted(merged.difference(layers)))
-    warnings = tuple(f"filter {name}: {said}; it is passed over, as fail2ban does" for said in dict.fromkeys(gone))
+    warnings = tuple(f"filter {name}: {remark}" for remark in dict.fromkeys(remarks))
     try:
         options = _resolve(name, layers[0], sections, parameters)
     except FilterError as error:
-        if not gone:
+        if not remarks:
             raise
-        raise FilterError(f"{error}; {gone[0]}") from None
+        raise FilterError(f"{error}; {remarks[0]}") from None
     return Definition(name, layers[0], options, origins, files, warnings)
 
 
 def _find(name: str, folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
-        layers = [path for path in (folder / f"{name}.conf", folder / f"{name}.local") if _is_file(name, path)]
+        parts = folder / f"{name}.d"
+        layers = [
+            path
+            for kind in (".conf", ".local")
+            for path in (folder / f"{name}{kind}", *_list_parts(name, parts, kind))
+            if _is_file(name, path)
+        ]
         if layers:
             return layers
     listed = {file.name: file.path for file in list_filters(folders)}
@@ -117,6 +126,17 @@ def _find(name: str, folders: Sequence[Path]) -> list[Path]:
     near = difflib.get_close_matches(name, listed, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise FilterError(f"no filter {name} in {', '.join(str(folder) for folder in folders) or 'no folder at all'}{hint}")
+
+
+def _list_parts(name: str, folder: Path, kind: str) -> list[Path]:
+    """The files of `NAME.d`, by their names: those that end with `.conf` come after `NAME.conf`, those that end with
+    `.local` after `NAME.local`, as for all files of fail2ban's."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == kind and not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _kind_of(error)(f"filter {name}: cannot look into {printable(str(folder))}: {error.strerror}") from error
 
 
 def _is_file(name: str, path: Path, asked_by: Path | None = None) -> bool:
@@ -139,22 +159,19 @@ def _merge_file(
     path: Path,
     sections: Sections,
     origins: dict[str, Path],
-    gone: list[str],
+    remarks: list[str],
     above: tuple[Path, ...],
 ) -> set[Path]:
     """Add a file's sections to `sections`, those of its includes before and after it; all files that were read.
 
-    `gone` takes, in words, the includes that do not exist: fail2ban passes them over, and so filters that were brought
-    along may well name some. `above` are the files that led here, each of which includes the next: an include of one
-    of them is passed over, as fail2ban does.
+    `remarks` takes, in words, what is passed over: includes that do not exist, which filters that were brought along
+    may well name, since fail2ban passes over them; what stands twice; sections that nobody reads. `above` are the
+    files that led here, each of which includes the next: an include of one of them is passed over, as fail2ban does.
     """
     if len(above) > DEEPEST_INCLUDE:
         raise FilterError(f"filter {name}: {printable(str(above[0]))}: includes go in circles")
-    parser = configparser.RawConfigParser(
-        inline_comment_prefixes=(";",), strict=False, default_section="\0none", interpolation=None
-    )
     try:
-        parser.read_string(path.read_text("utf-8-sig"), str(path))
+        parser = _parse(path, remarks)
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         if isinstance(error, UnicodeDecodeError):
@@ -165,10 +182,13 @@ def _merge_file(
     merged = {path}
     chain = (*above, path)
     for include in includes.get("before", ()):
-        merged |= _merge_include(name, chain, include, sections, origins, gone)
+        merged |= _merge_include(name, chain, include, sections, origins, remarks)
     for section in parser.sections():
         if section == "INCLUDES":
             continue
+        meant = _SECTIONS.get(section.lower(), section)
+        if section != meant:
+            remarks.append(f"{printable(str(path))}: nobody reads [{printable(section)}]: write [{meant}]")
         target = sections.setdefault(section, {})
         known = dict(target)
 
@@ -181,8 +201,26 @@ def _merge_file(
             if section == "Definition" or key not in origins:
                 origins[key] = path
     for include in includes.get("after", ()):
-        merged |= _merge_include(name, chain, include, sections, origins, gone)
+        merged |= _merge_include(name, chain, include, sections, origins, remarks)
     return merged
+
+
+def _parse(path: Path, remarks: list[str]) -> configparser.RawConfigParser:
+    """A file's sections. fail2ban refuses one with something twice; here the last counts, and `remarks` says so."""
+    text = path.read_text("utf-8-sig")
+    for strict in (True, False):
+        parser = configparser.RawConfigParser(
+            inline_comment_prefixes=(";",), strict=strict, default_section="\0none", interpolation=None
+        )
+        try:
+            parser.read_string(text, str(path))
+            break
+        except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
+            option = getattr(error, "option", None)
+            what = f"{option} in [{error.section}]" if option else f"[{error.section}]"
+            effect = "only the last counts" if option else "they count as one"
+            remarks.append(f"{printable(str(path))}: line {error.lineno} has {printable(what)} once more: {effect}")
+    return parser
 
 
 def _merge_include(
@@ -191,7 +229,7 @@ def _merge_include(
     include: str,
     sections: Sections,
     origins: dict[str, Path],
-    gone: list[str],
+    remarks: list[str],
 ) -> set[Path]:
     path = chain[-1]
     base = path.parent / include
@@ -199,13 +237,16 @@ def _merge_include(
         return set()
     layers = [base] if base.suffix == ".local" else [base, base.with_suffix(".local")]
     if base.suffix != ".local" and not any(_is_file(name, layer, path) for layer in layers):
-        gone.append(f"{printable(str(path))} includes {printable(include)}, which does not exist")
+        remarks.append(
+            f"{printable(str(path))} includes {printable(include)}, which does not exist; "
+            "it is passed over, as fail2ban does"
+        )
         return set()
     merged: set[Path] = set()
     for layer in layers:
         # A file may name its own .local as what comes after it, and a .local its .conf as what comes before.
         if layer not in merged and layer not in chain and _is_file(name, layer, path):
-            merged |= _merge_file(name, layer, sections, origins, gone, chain)
+            merged |= _merge_file(name, layer, sections, origins, remarks, chain)
     return merged
 
 
@@ -235,6 +276,8 @@ class _Resolver:
 
     def find(self, key: str, at: _Place) -> tuple[str, _Place] | None:
         """An option's text before interpolation as the value at `at` sees it, and where that stands."""
+        if key == "__name__":
+            return (at.section or "Definition").replace("%", "%%"), at
         layers = (at.context, *_LAYERS) if at.context else _LAYERS
         section, slash, option = key.rpartition("/")
         if not slash:
@@ -267,6 +310,18 @@ class _Resolver:
                 return found
         return self.find(name, _Place())
 
+    def who_defines(self, key: str) -> str:
+        """For a message: which file beside the filter has an option that the filter lacks, or how else to give it."""
+        definition = re.compile(rf"{re.escape(key)}\s*[=:]", re.IGNORECASE)
+        for path in sorted(self.path.parent.glob("*common.conf"), key=lambda one: (one.name != "common.conf", one)):
+            try:
+                lines = path.read_text("utf-8", "replace").splitlines()
+            except OSError:
+                continue
+            if any(map(definition.match, lines)):
+                return f": put `before = {printable(path.name)}`, which defines it, under [INCLUDES]"
+        return f": define it under [Definition], or write {self.name}[{printable(key)}=…]" if "/" not in key else ""
+
     def fail(self, what: str) -> FilterError:
         return FilterError(f"filter {self.name}: {printable(str(self.path))}: {what}")
 
@@ -288,7 +343,7 @@ class _Resolver:
                 raise self.fail(f"a lone % near '{printable(text[found.start() : found.start() + 20])}': write %%")
             value = self.find(found[1].lower(), at)
             if value is None:
-                raise self.fail(f"%({printable(found[1])})s is defined nowhere")
+                raise self.fail(f"%({printable(found[1])})s is defined nowhere{self.who_defines(found[1].lower())}")
             return self.interpolate(*value, depth + 1)
 
         return _INTERPOLATION.sub(fill, text)
@@ -297,7 +352,7 @@ class _Resolver:
         """`text` with every `<name>` that names an option filled in, the innermost first."""
         while True:
             for found in _TAG.finditer(text):
-                value = self.find_conditional(found[1].lower()) if not found[1].isupper() else None
+                value = None if _OF_FORMAT.fullmatch(found[1]) else self.find_conditional(found[1].lower())
                 if value is not None:
                     before, filled, after = text[: found.start()], self.interpolate(*value), text[found.end() :]
                     self._check_choice(before, found[0], filled, after)
@@ -322,7 +377,7 @@ class _Resolver:
 def _resolve(name: str, path: Path, sections: Sections, parameters: Mapping[str, str]) -> dict[str, str]:
     resolver = _Resolver(name, path, sections, parameters)
     if "Definition" not in sections and "failregex" not in parameters:
-        raise resolver.fail("has no [Definition]")
+        raise resolver.fail("has no [Definition], where its failregex belongs")
 
     def read(keys: Iterable[str]) -> dict[str, str]:
         options = {}

@@ -139,6 +139,52 @@ ODD = {
             " app: stderr /a.php from 192.0.2.1",
         ],
     ),
+    "parts in a folder of its own": (
+        {
+            "x.conf": "[Definition]\nfailregex = ^ <a> <b> <c> <d> <e> <HOST>$\na = x\nb = x\nc = x\nd = x\ne = x\n",
+            "x.local": "[Definition]\nd = local\ne = local\n",
+            "x.d/9.conf": "[Definition]\nc = nine\nd = nine\ne = nine\n",
+            "x.d/10.conf": "[Definition]\nb = ten\nc = ten\nd = ten\ne = ten\n",
+            "x.d/a.local": "[Definition]\ne = last\n",
+        },
+        [{}],
+        [" x ten nine local last 192.0.2.1", " x x x local local 192.0.2.1"],
+    ),
+    "a whole line ignored where rules are many": (
+        {
+            "x.conf": "[Definition]\nprefregex = ^ app: <F-CONTENT>.+</F-CONTENT>$\nrules = \n"
+            "failregex = ^a <HOST>$\n  ^b <HOST>$\n  <rules>\nignoreregex = ^ app: b\n  ^a \\S*9$\n"
+        },
+        [
+            {},
+            {"rules": "^c <HOST>$"},
+            {"rules": "^c <HOST>$\n^d <HOST>$"},
+            {"rules": "^c <HOST>$\n^d <HOST>$\n^e <HOST>$"},
+        ],
+        [" app: a 192.0.2.1", " app: b 192.0.2.1", " app: a 192.0.2.9", " app: b 192.0.2.9"],
+    ),
+    "where else the offender may stand": (
+        {
+            "x.conf": "[Definition]\nfailregex = ^ peer (?:<ADDR>|-) for=<F-ALT_IP4>\\S*</F-ALT_IP4>$\n"
+            "  ^ id <F-ALT_ID_2>\\S*</F-ALT_ID_2> <F-ALT_ID_1>\\S*</F-ALT_ID_1> <F-ID>\\S*</F-ID>$\n"
+        },
+        [{}],
+        [
+            " peer 192.0.2.1 for=192.0.2.2",
+            " peer - for=192.0.2.2",
+            " peer 2001:db8::1 for=",
+            " id 192.0.2.2 192.0.2.1 192.0.2.3",
+            " id 192.0.2.2  192.0.2.3",
+        ],
+    ),
+    "names that look like something else": (
+        {
+            "x.conf": "[Definition]\n_DAEMON = app\n2fa = code\nmode = 2\n2-x = deep\n"
+            "failregex = ^ <_DAEMON> <2fa> <<mode>-x> </F-USER> %(__name__)s <HOST>$\n"
+        },
+        [{}, {"mode": "3", "3-x": "flat"}],
+        [" app code deep </F-USER> Definition 192.0.2.1", " app code flat </F-USER> Definition 192.0.2.1"],
+    ),
     "groups counted behind an address": (
         {
             "x.conf": "[Definition]\nfailregex = ^ (\\d+) <HOST> (\\w+) \\5 \\1$\n  ^ <ADDR> <F-MY_TAG>\\w+</F-MY_TAG>"

@@ -353,16 +353,23 @@ def test_a_filter_says_how_its_dates_look(folder, pattern, line, at):
         (f"[Definition]\nfailregex = {RULE}\nmaxlines = many\n", "maxlines = many"),
         (f"[Definition]\nfailregex = {RULE}\nmaxlines = 99999\n", "maxlines = 99999"),
         ("[Definition]\nfailregex = ^<F-TUPLE_USER>\\d+</F-TUPLE_USER> <HOST>$\n", "<F-TUPLE_USER>"),
-        ("[Definition]\nfailregex = ^ x <HOST><SKIPLINES>y$\n", "<SKIPLINES>"),
+        (
+            "[Definition]\nfailregex = ^ x <HOST><SKIPLINES>y$\n",
+            "put maxlines = 10 under [Definition], or [maxlines=10]",
+        ),
         ("[Definition]\nfailregex = ^ <_port> <HOST>$\n", "<_port>"),
         (
             "[Definition]\nfailregex = ^ <re-<mode>> <HOST>$\n[Init]\nmode = odd\n",
             "no option re-odd, which <re-<mode>>",
         ),
         ("[Definition]\nfailregex = ^ <HOTS>$\n", "has no <HOST>"),
+        ("[Definition]\nfailregex = ^ <HOST >$\n", "<HOST > is none, write <HOST>"),
+        ("[Definition]\nfailregex = ^ from [<HOST>(?:, .*)?]$\n", "<HOST> cannot stand in brackets"),
         ("[Definition]\nfailregex = ^ <x?a:b> <HOST>$\n", "<x?a:b>"),
-        ("[Definition]\nfailregex = ^ <HOST> <HOST>$\n", "failregex 1 does not compile"),
-        ("[Definition]\nfailregex = ^ %(nowhere)s <HOST>$\n", "%(nowhere)s is defined nowhere"),
+        ("[Definition]\nfailregex = ^ <HOST> <HOST>$\n", "two <HOST> can match at once: keep one"),
+        ("[Definition]\nfailregex = ^ %(nowhere)s <HOST>$\n", "%(nowhere)s is defined nowhere: define it"),
+        ("[Includes]\nbefore = a.conf\n[Definition]\nfailregex = ^ %(b)s <HOST>$\n", "[Includes]: write [INCLUDES]"),
+        ("[definition]\nfailregex = ^ <HOST>$\n", "[definition]: write [Definition]"),
         ("[Definition]\nfailregex = ^ 5% <HOST>$\n", "a lone %"),
         ("[Definition]\na = %(b)s\nb = %(a)s\nfailregex = %(a)s<HOST>\n", "circles"),
         ("[Definition]\na = <b><b>\nb = <a>\nfailregex = <a><HOST>\n", "circles"),
@@ -426,3 +433,37 @@ def test_an_include_that_does_not_exist_is_passed_over_and_said(folder):
     one = load_filter("x", [a])
     assert [rule.text for rule in one.rules] == [RULE]
     assert [f"{a / 'x.conf'} includes gone.conf, which does not exist" in line for line in one.warnings] == [True]
+
+
+def test_who_defines_what_is_missing_is_said(folder):
+    """Where a common file beside the filter has what the filter refers to, the message says how to bring it in."""
+    a = folder("x.conf", "[Definition]\nfailregex = ^%(__start)sfailed <HOST>$\n")
+    folder("a-common.conf", "[DEFAULT]\n__begin = 1\n")
+    folder("common.conf", "[DEFAULT]\n__Start = \\s*\n")
+    assert "%(__start)s is defined nowhere: put `before = common.conf`, which defines it" in refused("x", a)
+
+
+def test_what_stands_twice_counts_as_it_stands_last_and_is_said(folder):
+    """An option that one section has twice does not lose its first value in silence; neither does a section."""
+    a = folder("x.conf", "[Definition]\nfailregex = ^ first <HOST>$\nfailregex = ^ last <HOST>$\n")
+    one = load_filter("x", [a])
+    assert [rule.text for rule in one.rules] == ["^ last <HOST>$"]
+    assert one.warnings == (
+        f"filter x: {a / 'x.conf'}: line 3 has failregex in [Definition] once more: only the last counts",
+    )
+    folder("x.conf", "[Definition]\nfailregex = ^ %(a)s <HOST>$\n[Definition]\na = b\n")
+    one = load_filter("x", [a])
+    assert one.match(" b 192.0.2.1")
+    assert ["line 3 has [Definition] once more" in line for line in one.warnings] == [True]
+
+
+def test_a_folder_of_parts_comes_over_the_files(folder):
+    """`NAME.d` extends a filter: its .conf files after NAME.conf, its .local files after NAME.local, by their names."""
+    a = folder("x.conf", "[Definition]\nfailregex = ^ conf <HOST>$\n")
+    folder("x.local", "[Definition]\nfailregex = %(known/failregex)s\n  ^ local <HOST>$\n")
+    (a / "x.d").mkdir()
+    for name in ("20.conf", "10.conf", "30.local", ".40.conf", "50.txt"):
+        (a / "x.d" / name).write_text(f"[Definition]\nfailregex = %(known/failregex)s\n  ^ {name} <HOST>$\n")
+    one = load_filter("x", [a])
+    assert [rule.text.split()[1] for rule in one.rules] == ["conf", "10.conf", "20.conf", "local", "30.local"]
+    assert [path.name for path in one.files] == ["x.conf", "10.conf", "20.conf", "x.local", "30.local"]

@@ -1,12 +1,13 @@
 """Failures that take several lines: sessions by <F-MLFID>, and windows of maxlines lines."""
 
 import string
+from datetime import UTC
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcban.filters import load_filter
+from mcban.filters import Scanner, load_filter
 from mcban.filters.matcher import LONGEST_ID, MOST_SESSIONS, SESSION_SECONDS
 
 SESSIONS = r"""[Definition]
@@ -239,3 +240,21 @@ def test_any_lines_may_stand_between(tmp_path_factory, noise):
     one = load_filter("window", [folder])
     lines = [" 777777 open 192.0.2.1", *noise, " 777777 refused"]
     assert read(one, *lines) == [None] * (len(lines) - 1) + [(1, "192.0.2.1", None)]
+
+
+@pytest.mark.parametrize("session", [False, True])
+@pytest.mark.parametrize("rules", [3, 4])
+def test_a_line_is_ignored_by_its_beginning_where_rules_are_many(load, session, rules):
+    """With three more rules than ignoreregex these see what the prefregex cuts away, line by line and in blocks."""
+    identifier = r"<F-MLFID>\d+</F-MLFID>" if session else r"\d+"
+    failregex = "\n  ".join(f"^bad{number} <HOST>$" for number in range(rules))
+    one = load(
+        f"[Definition]\nprefregex = ^ app\\[{identifier}\\]: <F-CONTENT>.+</F-CONTENT>$\n"
+        f"failregex = {failregex}\nignoreregex = ^ app\\[7\\]\n"
+    )
+    assert one.stateful == session
+    found = [match and match[1] for match in read(one, " app[7]: bad1 192.0.2.1", " app[8]: bad1 192.0.2.2")]
+    assert found == [None if rules == 4 else "192.0.2.1", "192.0.2.2"]
+    block = b"".join(b"2026-11-22 13:00:00 app[%d]: bad1 192.0.2.%d\n" % (pid, pid) for pid in (7, 8))
+    hits = [match.ip for match in Scanner([one], UTC).scan(block, 1_795_352_400)]
+    assert hits == (["192.0.2.8"] if rules == 4 else ["192.0.2.7", "192.0.2.8"])
