@@ -1,7 +1,7 @@
 """The ipset backend: two sets for each jail, a list and one rule for each group.
 
-Owns the order in which the kernel is looked at and changed. How sets are spoken with is in `ipset_sets`, the rules'
-text in `iptables`, what the state amounts to in `ipset_scene`.
+Owns the order in which the kernel is looked at and changed. How sets are spoken with is in `ipset_sets`, how they are
+filled in `ipset_contents`, the rules' text in `iptables`, what the state amounts to in `ipset_scene`.
 
 A fault that concerns one set or one family does not stop the rest: it is kept, the plan is carried on, and the error
 is raised at the end.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 
-from mcban.core.plan import Actual, Plan, Rule, timeouts
+from mcban.core.plan import Actual, Plan, Rule
 from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import iptables
 from mcban.firewall.base import (
@@ -27,10 +27,10 @@ from mcban.firewall.base import (
     Refusal,
     Turnover,
     group_fault,
-    name_fault,
 )
-from mcban.firewall.ipset_growth import fitting, grow, leftovers
-from mcban.firewall.ipset_scene import FAMILIES, Scene, foreign, groups_in, list_name, set_names, split
+from mcban.firewall.ipset_contents import Contents
+from mcban.firewall.ipset_growth import leftovers
+from mcban.firewall.ipset_scene import FAMILIES, Scene, foreign, groups_in, list_name, set_names
 from mcban.firewall.ipset_sets import Sets
 from mcban.firewall.ipset_watch import Watch
 from mcban.firewall.ipset_wire import Header, difference
@@ -58,16 +58,12 @@ class IpsetFirewall:
     longest = LONGEST
 
     def __init__(self, maxelem: int = 1_000_000, chains: Sequence[str] = ("INPUT",), most: int = 64_000_000) -> None:
-        self.maxelem = maxelem
-        self.most = max(maxelem, most)
         self.chains = tuple(chains)
         for chain in self.chains:
             if not _CHAIN.fullmatch(chain):
                 raise ConfigError(f"'{printable(chain)}' is no name of an iptables chain")
         self._sets = Sets()
-        self._known: dict[str, Header] = {}
-        self._added: dict[str, int] = {}
-        self._tidy = False
+        self._contents = Contents(self._sets, maxelem, max(maxelem, most), LONGEST)
         self._seen_jails: set[str] = set()
         self._seen_rules: dict[str, Rule] = {}
         self._watch = Watch(self.chains)
@@ -81,7 +77,7 @@ class IpsetFirewall:
         """What is there of ours; see `Firewall.read`. When ip6tables alone fails, `missing` says so."""
         faults: list[str] = []
         generation = rules_generation()
-        headers = self._look()
+        headers = self._contents.look()
         tables = self._tables(lambda family, error: faults.append(f"{family.name}: {error}"))
         scene = Scene(
             headers=headers,
@@ -177,124 +173,33 @@ class IpsetFirewall:
         try:
             return self._apply(plan, now)
         except BaseException:
-            self._known = {}
+            self._contents.forget()
             self._watch.doubt = True
             raise
 
     def _apply(self, plan: Plan, now: int) -> list[Refusal]:
         faults: list[FirewallError] = []
-        headers = self._headers(plan)
+        contents = self._contents
+        contents.ready((*plan.add, *plan.remove), anew=bool(plan.create or plan.rules or plan.drop_rules or plan.drop))
         for jail in plan.create:
-            self._create(jail, plan.add.get(jail, ()), headers, faults)
+            if contents.create(jail, plan.add.get(jail, ()), faults):
+                self._seen_jails.add(jail)
         refused: list[Refusal] = []
         for jail, ends in plan.add.items():
             try:
-                refused += self._add(jail, ends, now, headers)
+                refused += contents.add(jail, ends, now)
             except GoneError as error:
                 faults.append(error)
+        if contents.grown:
+            self._watch.doubt = True  # of the ends, which that may have shifted
         if plan.rules or plan.drop_rules:
-            self._set_rules(plan, headers, faults)
+            self._set_rules(plan, contents.headers, faults)
         for jail, gone in plan.remove.items():
-            refused += self._delete(jail, gone, headers)
+            refused += contents.delete(jail, gone)
         if plan.drop:
             self._drop(plan.drop, faults)
         if faults:
             raise IncompleteError("; ".join(dict.fromkeys(map(str, faults))), refused) from faults[0]
-        return refused
-
-    def _headers(self, plan: Plan) -> dict[str, Header]:
-        """The sets that a plan is about. For a single ban those of the last look will do: with a million entries the
-        kernel counts for 30 ms to answer, and a set that is gone by now is an error anyway."""
-        touched = {name for jail in (*plan.add, *plan.remove) for name in set_names(jail)}
-        if plan.create or plan.rules or plan.drop_rules or plan.drop or not touched <= self._known.keys():
-            self._look()
-        if not self._tidy:
-            for name in leftovers(self._known):
-                self._sets.destroy(name)
-            self._tidy = True
-        return self._known
-
-    def _look(self) -> dict[str, Header]:
-        self._known, self._added = self._sets.headers(), {}
-        return self._known
-
-    def _create(
-        self, jail: str, coming: Iterable[str], headers: dict[str, Header], faults: list[FirewallError]
-    ) -> None:
-        """A jail's two sets, with room and buckets for the entries that are coming."""
-        fault = name_fault(jail)
-        if fault:
-            faults.append(FirewallError(f"jail {printable(jail)} cannot have a set: {fault}"))
-            return
-        for (family, suffix), some in zip(FAMILIES, split(coming), strict=True):
-            name = jail + suffix
-            there = headers.get(name)
-            if there is None:
-                maxelem = fitting(self.maxelem, len(some), self.most)
-                headers[name] = self._make(name, family, maxelem, len(some))
-            elif not there.holds(family):
-                faults.append(foreign(name, there))
-        self._seen_jails.add(jail)
-
-    def _make(self, name: str, family: int, maxelem: int, expected: int) -> Header:
-        """A new set, or the one that a command, or the engine, made since the sets were listed."""
-        try:
-            self._sets.create(name, family, maxelem, expected)
-        except FirewallError:
-            there = self._sets.header(name)
-            if there is None or not there.holds(family):
-                raise
-            return there
-        return Header(name, "hash:net", int(family), timeouts=True, maxelem=maxelem, elements=0, references=0)
-
-    def _add(self, jail: str, ends: Mapping[str, int], now: int, headers: Mapping[str, Header]) -> list[Refusal]:
-        fault = name_fault(jail)
-        if fault:
-            return [Refusal(jail, entry, fault) for entry in ends]
-        refused: list[Refusal] = []
-        for (family, suffix), some in zip(FAMILIES, split(ends), strict=True):
-            header = headers.get(jail + suffix)
-            if not some:
-                continue
-            if header is None:
-                raise GoneError(f"set {jail + suffix} is gone; the next sync puts it back")
-            if not header.holds(family):
-                refused += [Refusal(jail, entry, f"set {header.name} is not ours") for entry in some]
-                continue
-            header = self._roomy(header, family, len(some))
-            seconds = timeouts([ends[entry] for entry in some], now, LONGEST)
-            refused += [Refusal(jail, entry, why) for entry, why in self._sets.add(header, family, some, seconds)]
-        return refused
-
-    def _roomy(self, header: Header, family: int, coming: int) -> Header:
-        """The set of `header` with room for what is coming, if it can be had: where it cannot, the kernel takes what
-        it can, and each of the others is refused by name. As long as the bound of what we know leaves a tenth free,
-        nobody counts."""
-        name = header.name
-        added = self._added[name] = self._added.get(name, 0) + coming
-        if header.maxelem >= fitting(header.maxelem, header.elements + added, self.most):
-            return header
-        now = self._sets.header(name)
-        if now is None:
-            return header
-        size = fitting(now.maxelem, now.elements + coming, self.most)
-        if size > now.maxelem:
-            try:
-                now = grow(self._sets, now, family, size, LONGEST)
-                self._watch.doubt = True  # of the ends, which it may have shifted
-            except FirewallError:
-                if self._sets.header(name) is None:
-                    raise
-        self._known[name], self._added[name] = now, coming
-        return now
-
-    def _delete(self, jail: str, gone: Iterable[str], headers: Mapping[str, Header]) -> list[Refusal]:
-        """Take entries out; a set that is not there, or not ours, holds none of them."""
-        refused: list[Refusal] = []
-        for (family, suffix), some in zip(FAMILIES, split(gone), strict=True):
-            header = headers.get(jail + suffix)
-            if some and header is not None and header.holds(family):
-                refused += [Refusal(jail, entry, why) for entry, why in self._sets.delete(header, family, some)]
         return refused
 
     def _set_rules(self, plan: Plan, headers: dict[str, Header], faults: list[FirewallError]) -> None:
@@ -375,7 +280,7 @@ class IpsetFirewall:
             header = headers.get(jail + suffix)
             if header is not None and header.holds(family):
                 self._try(faults, self._sets.destroy, header.name)
-            self._known.pop(jail + suffix, None)
+            self._contents.headers.pop(jail + suffix, None)
             self._told.pop(jail + suffix, None)
         self._seen_jails.discard(jail)
 
