@@ -36,8 +36,8 @@ class Clock:
         self._now = 0
 
     def read(self, found: FoundDate, now: int) -> int | None:
-        """The moment of a found date, whole seconds; None when there is no such day, its zone is unknown, or its form
-        has no fields.
+        """The moment of a found date, whole seconds; None when there is no such day or time, its zone is unknown, or
+        its form has no fields.
 
         `now`, in seconds since the epoch, decides about what the date leaves out. A date without a year belongs to
         the latest year that puts it no more than a day into the future; so does one that has the day alone, with its
@@ -57,9 +57,16 @@ class Clock:
             try:
                 return self._read[text]
             except KeyError:
-                at = self._read[text] = self._read_minute(form, groups, now)
+                at = self._read[text] = self._read_fields(form, groups, now)
                 return at
-        return self._read_minute(form, groups, now)
+        return self._read_fields(form, groups, now)
+
+    def _read_fields(self, form: DateForm, groups: re.Match[str], now: int) -> int | None:
+        try:
+            return self._read_minute(form, groups, now)
+        except (ValueError, OverflowError):
+            # A filter that names its groups itself may take for a field what is no number, or a minute 77.
+            return None
 
     def _read_minute(self, form: DateForm, groups: re.Match[str], now: int) -> int | None:
         second = min(int(groups[form.second] or 0), 59) if form.second else 0
@@ -127,7 +134,8 @@ def _days(fields: Fields, today: date, now: int) -> tuple[Iterator[date], int | 
     if "d" in fields:
         return _in_months(int(fields["d"]), today), now + _DAY
     weekday = _weekday(fields)
-    around = (today + timedelta(days=days) for days in range(1, -8, -1))
+    # In the zone that a date names, today may be the day before or after ours.
+    around = (today + timedelta(days=days) for days in range(1, -9, -1))
     return (day for day in around if weekday is None or day.weekday() == weekday), now + _TOLERANCE
 
 

@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Callable
 
-from mcban.filters.dates import CORES, DEFAULT_FORMS, FLAGS, LINE_FORMS, DateForm
+from mcban.filters.dates import CORES, DEFAULT_FORMS, LINE_FORMS, DateForm
 from mcban.filters.directives import EPOCH, LONG_EPOCH, TAI64N, expand_directives, has_names
 
 Fail = Callable[[str], Exception]
@@ -89,7 +89,8 @@ def _numbers(word: str, *, anchored: bool) -> tuple[DateForm, ...]:
 def _compile_line(line: str, name: str, fail: Fail, date: str = "") -> DateForm:
     """The form of one line; `date` is what stands for {DATE}."""
     text, opening, end = _split_words(line)
-    flags = FLAGS if date or has_names(text) else re.ASCII
+    # What a filter's author writes himself means what it means in his rules: `\w` is any letter, not those of ASCII.
+    flags = re.IGNORECASE if date or has_names(text) else 0
     while own := _GLOBAL_FLAGS.search(text):
         flags |= re.IGNORECASE if "i" in own[1] else 0
         flags |= re.VERBOSE if "x" in own[1] else 0
@@ -105,8 +106,8 @@ def _compile_line(line: str, name: str, fail: Fail, date: str = "") -> DateForm:
     # With a number, everything the line says is cut out, as fail2ban does.
     whole = _NUMBER.search(text) is not None
     expanded = expand_directives(text, fail)
-    expanded = _NUMBER.sub(lambda found: _NUMBERS[found[1].upper()], expanded)
-    expanded = _DATE.sub(lambda _: date, expanded)
+    expanded = _NUMBER.sub(lambda found: f"(?a:{_NUMBERS[found[1].upper()]})", expanded)
+    expanded = _DATE.sub(lambda _: f"(?a:{date})", expanded)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

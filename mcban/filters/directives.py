@@ -82,7 +82,10 @@ _LETTERS = re.compile(r"(?<!%)(?:%%)*%[aAbBpc]")
 
 
 def expand_directives(text: str, fail: Callable[[str], Exception]) -> str:
-    """An expression with its directives expanded; raises what `fail` makes of a message when one is unknown."""
+    """An expression with its directives expanded; raises what `fail` makes of a message when one is unknown.
+
+    What a directive takes is ASCII, whatever the rest of the expression means by `\\w` and its like.
+    """
 
     def expand(found: re.Match[str]) -> str:
         name = found[1]
@@ -92,7 +95,7 @@ def expand_directives(text: str, fail: Callable[[str], Exception]) -> str:
             return expand_directives(_COMPOSED[name], fail)
         if name not in _EXPRESSIONS:
             raise fail(f"datepattern uses {found[0]}, which is no directive of a date")
-        return _EXPRESSIONS[name]
+        return f"(?a:{_EXPRESSIONS[name]})"
 
     return _DIRECTIVE.sub(expand, text)
 

@@ -26,6 +26,8 @@ SOURCE_GROUPS = frozenset((*ADDRESS_GROUPS, "dns", "mlfid"))
 ALTERNATIVE_USER = re.compile(r"alt_user(?:_\d+)?")
 """The groups of <F-ALT_USER> and <F-ALT_USER_1>; <F-ALT_USER1> is something else, as it is with fail2ban: its filters
 put there who runs the daemon."""
+_WHERE = frozenset(("ip4", "ip6", "addr", "host", "dns", "cidr"))
+"""The groups that together say where an offender is: one who is told by some of them is not told by others."""
 LONGEST_USER = 255
 """Characters of a login or host name that are kept: the rest of an attacker's megabyte is of no use."""
 
@@ -105,13 +107,21 @@ def cut_content(prefix: Rule | None, line: str) -> tuple[str, Groups] | None:
 
 
 def search_rules(line: str, before: Groups, rules: Sequence[Rule]) -> Iterator[tuple[Rule, re.Match[str], Groups]]:
-    """Each of `rules` that matches, with its groups; those of the prefregex where the rule has none of its own."""
+    """Each of `rules` that matches, with its groups; those of the prefregex where the rule has none of its own.
+
+    A rule that finds an address or name leaves no other one of the prefregex: that may be a proxy's, and of another
+    family.
+    """
     for rule in rules:
         found = rule.search(line)
         if found:
             groups = rule.groups(found)
             if before:
-                groups = {**before, **{name: value for name, value in groups.items() if value is not None}}
+                own = {name: value for name, value in groups.items() if value is not None}
+                told = before
+                if not _WHERE.isdisjoint(own):
+                    told = {name: value for name, value in before.items() if name not in _WHERE}
+                groups = {**told, **own}
             yield rule, found, groups
 
 

@@ -45,6 +45,12 @@ def read(pattern, line, now=NOW, zone=UTC):
         (r"%H:%M:%S %d.%m.%Y$", "13:00:00 22.11.2026 ", None, None),
         (r"\**%H:%M:%S %d.%m.%Y\**", "x*13:00:00 22.11.2026*y", "*13:00:00 22.11.2026*", "2026-11-22T13:00:00"),
         ("(?:^|x)%Y-%m-%d", "x2026-11-22", "x2026-11-22", "2026-11-22T00:00:00"),
+        # letters beyond ASCII
+        (r"^\w+ %Y-%m-%d", "zürich 2026-11-22 x", "zürich 2026-11-22", "2026-11-22T00:00:00"),
+        (r"^\w+ {DATE}", "ÖBB nov 22 13:00:00 x", "ÖBB nov 22 13:00:00", "2026-11-22T13:00:00"),
+        ("%Y-%m-%d", "é2026-11-22", None, None),
+        ("%Y-%m-%d", "\u0662\u0660\u0662\u0666-11-22", None, None),
+        ("^%d %b %Y", "22 \u017fep 2026", None, None),
         # what is cut out
         (r"^\d+ (%Y-%m-%d) at (?P<H>\d+)h", "7 2026-11-22 at 13h", "2026-11-22", "2026-11-22T13:00:00"),
         (r"^%Y(-)%m-%d", "2026-11-22 x", "2026", "2026-11-22T00:00:00"),
@@ -75,6 +81,7 @@ def read(pattern, line, now=NOW, zone=UTC):
         ("^%H:%M:%S", "15:01:01", "15:01:01", "2026-11-21T15:01:01"),
         ("^%a %H:%M", "Sun 13:00", "Sun 13:00", "2026-11-22T13:00:00"),
         ("^%a %H:%M", "Sun 16:00", "Sun 16:00", "2026-11-15T16:00:00"),
+        ("^%a %H:%M %z", "Sat 10:00 -1200", "Sat 10:00 -1200", "2026-11-21T22:00:00"),
         ("^%m/%d %H:%M", "12/01 13:00", "12/01 13:00", "2025-12-01T13:00:00"),
         ("^%d %H:%M", "22 16:00", "22 16:00", "2026-11-22T16:00:00"),
         ("^%d %H:%M", "31 16:00", "31 16:00", "2026-10-31T16:00:00"),
@@ -122,6 +129,25 @@ def read(pattern, line, now=NOW, zone=UTC):
 def test_a_pattern_says_where_and_what(pattern, line, text, moment):
     """Each word, directive and mark of a datepattern means what it means to fail2ban."""
     assert read(pattern, line) == (text, moment)
+
+
+def test_a_weekday_in_a_zone_where_it_is_still_yesterday():
+    """A weekday whose zone is a day behind ours, and whose time has not come there yet, is that of a week ago."""
+    early = int(datetime(2026, 3, 22, 2, 58, tzinfo=UTC).timestamp())
+    assert read("^%a %H:%M %Z", "Sat 22:15 PST", early)[1] == "2026-03-15T06:15:00"
+
+
+@pytest.mark.parametrize("field", [*"YymdHIMSjuwUWGVbBaApzZ"])
+def test_a_field_that_is_no_such_number_gives_no_error(field):
+    """Whatever a group that the author wrote himself takes out of a line, the line is read: at worst without a time."""
+    others = {name: text for name, text in zip("YmdHM", ("2026", "11", "22", "13", "07"), strict=True) if name != field}
+    pattern = rf"^(?P<{field}>\S+) {' '.join(f'%{name}' for name in others)}"
+    for text in ("x", "77", "99", "0", "-1", "1" * 5000, "٣", "²", "9999999999999"):
+        line = " ".join((text, *others.values()))
+        assert read(pattern, line)[0] == line
+    known = {"Y": "2026", "y": "26", "m": "11", "d": "22", "H": "13", "I": "1", "M": "07", "S": "9", "z": "Z"}
+    if field in known:
+        assert read(pattern, " ".join((known[field], *others.values())))[1].startswith("2026-11-22T13:07")
 
 
 def test_the_leftmost_date_of_searched_patterns_counts():

@@ -185,6 +185,21 @@ ODD = {
         [{}, {"mode": "3", "3-x": "flat"}],
         [" app code deep </F-USER> Definition 192.0.2.1", " app code flat </F-USER> Definition 192.0.2.1"],
     ),
+    "an address before the content and one within": (
+        {
+            "x.conf": "[Definition]\nprefregex = ^ proxy(?: <ADDR>)?: <F-CONTENT>.+</F-CONTENT>$\n"
+            "failregex = ^bad login$\n  ^refused <HOST>$\n  ^relayed for <ADDR>, <F-USER>\\w+</F-USER>$\n"
+        },
+        [{}],
+        [
+            " proxy 192.0.2.1: bad login",
+            " proxy 192.0.2.1: refused 2001:db8::2",
+            " proxy 2001:db8::1: refused 192.0.2.2",
+            " proxy 2001:db8::1: relayed for 192.0.2.2, joe",
+            " proxy 192.0.2.1: relayed for 2001:db8::2, joe",
+            " proxy: relayed for 2001:db8::2, joe",
+        ],
+    ),
     "groups counted behind an address": (
         {
             "x.conf": "[Definition]\nfailregex = ^ (\\d+) <HOST> (\\w+) \\5 \\1$\n  ^ <ADDR> <F-MY_TAG>\\w+</F-MY_TAG>"
