@@ -17,6 +17,7 @@ from mcban.cli.output import read_blocks
 from mcban.filters import Scanner, load_filter
 from tests.cli.terminal import MCBAN, Terminal
 from tests.conftest import shipped
+from tests.patience import PATIENCE
 
 SAID = "mcban: stopped by the keyboard\n"
 
@@ -35,8 +36,9 @@ main()
 
 
 @pytest.fixture(autouse=True)
-def keyboard() -> Iterator[None]:
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Signals are everybody's."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # as it was, afterwards
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -69,6 +71,24 @@ def test_a_note_is_looked_at_when_it_is_over() -> None:
     with interrupt:
         interrupt.look()
     assert done == ["held", "looked"]
+
+
+def test_where_nobody_would_hear_of_it_it_comes_again(capfd: pytest.CaptureFixture[str]) -> None:
+    """Python drops what is raised while it takes an object apart; nothing of that is shown, and Ctrl-C ends the command
+    all the same."""
+
+    class Late:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            gone.append(True)
+
+    gone: list[bool] = []
+    Interrupt().listen()
+    with pytest.raises(KeyboardInterrupt):  # it comes with either of them
+        Late()
+        time.sleep(PATIENCE)
+    assert not gone
+    assert capfd.readouterr() == ("", "")
 
 
 def test_who_ignores_it_goes_on() -> None:
