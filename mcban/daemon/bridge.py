@@ -73,7 +73,7 @@ class Bridge:
         self._context = context
         self.known: Known | None = None
         self.outage: Outage | None = None
-        self.lookout: Lookout | None = None
+        self._lookout: Lookout | None = None
         self._counted: deque[_Counted] = deque()
         self._caught_up_by = 0.0
         self._behind = False
@@ -93,10 +93,10 @@ class Bridge:
             return
         self.known = known_by(world, outcome.aim)
         self._copy.replace()
-        if self.lookout is not None and not self.watching and not self._behind:
-            for entry, jail in self.lookout.unconfirmed(self.known):
+        if self._lookout is not None and not self.watching and not self._behind:
+            for entry, jail in self._lookout.unconfirmed(self.known):
                 log.info("%s in %s was banned while the database was away, which it does not confirm", entry, jail)
-            self.lookout = None
+            self._lookout = None
 
     def learn(self) -> None:
         """The kernel does not take all that SQL says: find that out without it. Raises what the database raises."""
@@ -148,26 +148,26 @@ class Bridge:
             length = about(int(time.monotonic() - self.outage.began))
             log.info("over: %s (it took %s)", self.outage.error, length)
             self.outage = self._copied = None
-        if self.lookout is not None:
-            self.lookout.close()
+        if self._lookout is not None:
+            self._lookout.close()
             self._behind, self._caught_up_by = True, time.monotonic() + CATCH_UP
 
     def catching_up(self, *, more: bool) -> bool:
         """Whether bans that SQL does not know of are to stay in the kernel for now: there is `more` to be read."""
-        self._behind = self.lookout is not None and (
+        self._behind = self._lookout is not None and (
             self.outage is not None or (more and time.monotonic() < self._caught_up_by)
         )
         return self._behind
 
     def spared(self) -> dict[str, dict[str, int]]:
         """By jail the bans that stay in the kernel, with their ends, though SQL may not know of them yet."""
-        lookout = self.lookout  # it may have begun while a full sync waited for SQL
+        lookout = self._lookout  # it may have begun while a full sync waited for SQL
         return lookout.bans if lookout is not None and (self._behind or self.watching) else {}
 
     @property
     def watching(self) -> bool:
         """Whether somebody is on the lookout."""
-        return self.lookout is not None and self.lookout.watching
+        return self._lookout is not None and self._lookout.watching
 
     def set_out(
         self,
@@ -183,27 +183,34 @@ class Bridge:
         intake = Intake(find_sources(self._context, world.book)[0])
         known = replace(self.known, world=world)  # newer than the last full sync, if that was never finished
         counted = [hits.unpack() for hits in self._counted]
-        self.lookout = Lookout(self._context, known, intake, positions, counted, unwritten, self.lookout, old)
+        self._lookout = Lookout(self._context, known, intake, positions, counted, unwritten, self._lookout, old)
 
     def watch(self, seconds: float) -> tuple[Outcome, bool]:
         """Look out for so long; how putting bans into the kernel went, and whether there may be more to be read. Raises
         what the firewall raises."""
-        if self.lookout is None:
+        if self._lookout is None:
             time.sleep(min(seconds, 0.1))
             return NOTHING, False
-        bans, more = self.lookout.watch(seconds)
+        bans, more = self._lookout.watch(seconds)
         try:
-            outcome = self.lookout.enforce(bans)
+            outcome = self._lookout.enforce(bans)
         finally:  # told afterwards: the attacker has no time to lose
             if bans:
                 log.warning("%s", "\n".join(f"{describe(ban, self._context.now)}, by what is known" for ban in bans))
         return outcome or NOTHING, more or bool(bans)
 
+    def wait(self, seconds: float) -> None:
+        """Return when something happened to a log, or after so long."""
+        if self._lookout is not None and self._lookout.watching:
+            self._lookout.wait(seconds)
+        else:
+            time.sleep(seconds)
+
     def restore(self) -> Outcome:
         """Put back what somebody took out of the kernel, as far as it is known. Raises what the firewall raises."""
         if self.known is None:
             return NOTHING
-        aim = self.lookout.aim() if self.lookout is not None else self.known.aim(self._context)
+        aim = self._lookout.aim() if self._lookout is not None else self.known.aim(self._context)
         glance = self._context.firewall.glance(list(aim.wanted.entries))
         if glance.whole and all(glance.counts.get(jail, 0) for jail, ends in aim.wanted.entries.items() if ends):
             return NOTHING
@@ -271,12 +278,12 @@ class Bridge:
 
     def logs(self) -> list[LogStatus]:
         """How each log is that is looked at."""
-        return self.lookout.status() if self.lookout is not None else []
+        return self._lookout.status() if self._lookout is not None else []
 
     def close(self) -> None:
         """The end."""
-        if self.lookout is not None:
-            self.lookout.close()
+        if self._lookout is not None:
+            self._lookout.close()
 
 
 def describe(ban: Ban, now: int) -> str:

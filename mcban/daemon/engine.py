@@ -109,7 +109,7 @@ class Engine:
         self._context.database.conduct = Asking(self._vigil.wait)
         self._context.database.patience = 0.0
         while not self._reading.begun and self._goes_on():
-            self._bridge_over()
+            self._go_without()
         if self._reading.begun:
             self._reading.warm_up()
             if not self._catching_up(busy=True):
@@ -127,7 +127,7 @@ class Engine:
         self._due = {**later, "sources": NEVER, "reload": NEVER, **self._due}
         while self._goes_on():
             if self._bridge.outage is not None:
-                self._bridge_over()
+                self._go_without()
                 continue
             busy = self._guarded(self._read_some) is True
             if signals.reload:
@@ -139,8 +139,8 @@ class Engine:
                 continue
             self._sleep()
 
-    def _bridge_over(self) -> None:
-        """One turn while SQL is away."""
+    def _go_without(self) -> None:
+        """One turn of the loop while SQL is away."""
         if self._vigil.turn():
             self._guarded(self._try_again)
 
@@ -284,9 +284,7 @@ class Engine:
         book = self._enforcement.world.book
         try:
             self._enforcement.catch_up()
-        except DatabaseError:
-            raise
-        except McbanError:
+        except (FirewallError, NoPermissionError, RefusedError):
             self._mend_soon()
             raise
         finally:  # the kernel first: to load filters takes a while

@@ -62,8 +62,8 @@ class Guard:
         self._enforcement.doubt()
 
     def _is_away(self, error: McbanError) -> bool:
-        """Whether the error means that nothing can be written. What fails while hits are written is a trouble like
-        any other."""
+        """Whether the error means that nothing can be written. While a batch stands of which nobody knows whether it
+        was, any error does."""
         if self._reading.pending.offered:
             self._bridge.failed(str(error))
             return True

@@ -52,10 +52,8 @@ class Vigil:
         if outage is not None and time.monotonic() >= outage.again_at:
             outage.again_at = time.monotonic() + 1.0  # whatever stops it; an error puts it off further
             return True
-        if not more and self._bridge.lookout is not None:
-            self._bridge.lookout.wait(GLANCE)
-        elif not more:
-            time.sleep(GLANCE)
+        if not more:
+            self._bridge.wait(GLANCE)
         return False
 
     def wait(self, waited: float) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -15,12 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from mcban.core.model import Hit, Position
-from mcban.core.plan import Actual, Plan
-from mcban.daemon.bridge import Bridge
+from mcban.core.model import Position
+from mcban.core.plan import Actual
 from mcban.daemon.enforcement import Enforcement
 from mcban.daemon.engine import Engine
-from mcban.daemon.one_pass import OnePass
 from mcban.daemon.presence import Presence, look
 from mcban.daemon.signals import Signals
 from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError, RefusedError
@@ -30,10 +27,10 @@ from mcban.logs import Block
 from mcban.service import bans
 from mcban.service.context import Context
 from mcban.service.sources import Source
-from mcban.service.sync import Outcome
 from mcban.store.database import Database, Transaction, UnsureError
 from tests.conftest import MakeContext
-from tests.netns import Host, one_host, require_netns
+from tests.daemon.desk import CUSTOM_JAIL, failures, follow, read_until
+from tests.netns import Host
 from tests.patience import PATIENCE, until
 from tests.service.desk import IP, execute, held, known
 
@@ -77,30 +74,6 @@ def test_a_defect_in_the_question_whether_the_database_is_there_does_not_end_the
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2 and "ZeroDivisionError" in told[0] and told[1] == "odd answer"
     assert engine._bridge.outage is None
-
-
-def follow(context: Context, log: Path) -> Engine:
-    """An engine that follows `log` for mc-ssh, and has looked around once."""
-    log.write_text("")
-    execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
-    engine = Engine(context, Presence(context.config.state_dir), Signals())
-    engine.start()
-    engine._tend()
-    return engine
-
-
-def failures(context: Context, number: int) -> str:
-    """Lines of sshd, a login of IP that failed in each."""
-    date = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(context.now))
-    return "".join(f"{date} h sshd[{n}]: Failed password for root from {IP} port 22 ssh2\n" for n in range(number))
-
-
-def read_until(engine: Engine, done: Callable[[], bool]) -> None:
-    """Read as the loop does."""
-    end = time.monotonic() + PATIENCE
-    while not done():
-        assert time.monotonic() < end
-        engine._guarded(engine._read_some)
 
 
 @pytest.mark.parametrize("error", [FirewallError, NoPermissionError])
@@ -182,12 +155,6 @@ def test_changes_that_could_not_be_acted_on_are_taken_up_again(
         assert not held(context)
 
 
-CUSTOM_JAIL = (
-    "INSERT INTO fail2ban_jail (enabled, name, maxretry, findtime, bantime, port, filter, banaction, logpath,"
-    " max_count) VALUES (1, 'my-jail', 3, 3600, 86400, '25', 'mc-exim-filter', 'mc-custom', '/dev/null', 0)"
-)
-
-
 class Watched(IpsetFirewall):
     """Counts how often everything is read."""
 
@@ -197,14 +164,6 @@ class Watched(IpsetFirewall):
         """See `Firewall.read`."""
         self.reads += 1
         return super().read(jails)
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    """A network namespace in which this thread is."""
-    require_netns()
-    with one_host() as host, host.entered():
-        yield host
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
@@ -284,62 +243,6 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_no_other_from_being_in_force
     assert len(look(context.config.state_dir).said["troubles"]) == 1
 
 
-def put_out_alone(context: Context, engine: Engine, log: Path) -> None:
-    """IP is banned by what is known, while the database is away."""
-    engine._bridge.failed("away")
-    engine._vigil.look_out()
-    log.write_text(failures(context, 3))
-    end = time.monotonic() + PATIENCE
-    while not held(context):
-        assert time.monotonic() < end
-        engine._vigil.look_out()
-
-
-def test_nobody_is_let_in_by_a_full_sync_before_the_logs_are_read_for_sql(context: Context, tmp_path: Path) -> None:
-    """A lost connection calls for one at once when the database is back; who is allowed is let in all the same, and
-    whom SQL does not know when all is read."""
-    log = tmp_path / "auth.log"
-    engine = follow(context, log)
-    put_out_alone(context, engine, log)
-    assert held(context) == ["mc-ssh-1d"]
-    engine._bridge.over()
-    assert engine._catching_up(busy=True)
-    engine._enforcement.mend()
-    assert held(context) == ["mc-ssh-1d"]
-    engine._catching_up(busy=False)
-    engine._enforcement.mend()
-    assert not held(context)
-
-
-def test_whom_the_look_out_bans_while_a_full_sync_waits_for_sql_stays(context: Context, tmp_path: Path) -> None:
-    """The answer is older than the ban, and says nothing about it."""
-    log = tmp_path / "auth.log"
-    engine = follow(context, log)
-    asked: list[bool] = []
-
-    def late(transaction: Callable[[], object]) -> object:
-        asked.append(True)
-        if len(asked) == 1:
-            put_out_alone(context, engine, log)
-        return transaction()
-
-    context.database.conduct = late
-    engine._enforcement.mend()
-    assert held(context) == ["mc-ssh-1d"]
-
-
-def test_who_was_allowed_meanwhile_is_let_in_at_once(context: Context, tmp_path: Path) -> None:
-    """Also by a full sync that spares others."""
-    log = tmp_path / "auth.log"
-    engine = follow(context, log)
-    put_out_alone(context, engine, log)
-    engine._bridge.over()
-    execute(context, f"INSERT INTO fail2ban_ips (ip, jail, whitelisted) VALUES ('{IP}', 'mc-ssh-1d', 1)")
-    assert engine._catching_up(busy=True) and held(context)
-    engine._enforcement.mend()
-    assert not held(context)
-
-
 def test_a_reload_that_failed_is_made_up_for(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -380,16 +283,6 @@ def test_a_sync_that_somebody_must_decide_about_is_not_made_again_with_each_poll
         engine._tend()
 
 
-def test_what_is_not_held_against_anybody_takes_no_memory(context: Context, tmp_path: Path) -> None:
-    """However many were banned, one commit each, and let in again."""
-    engine = follow(context, tmp_path / "auth.log")
-    for number in range(50):
-        engine._bridge.counted([Hit(context.now, f"198.51.100.{number}", "mc-ssh")])
-    gone = {f"198.51.100.{number}" for number in range(49)}
-    engine._bridge.note(Outcome(Plan(remove={"mc-ssh-1d": gone})))
-    assert len(engine._bridge._counted) == 1
-
-
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
 def test_what_may_be_wrong_with_a_filter_is_told_once(
     make_context: MakeContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -406,37 +299,6 @@ def test_what_may_be_wrong_with_a_filter_is_told_once(
         engine._commit_positions()
         engine._follow_sources()
     assert caplog.text.count("gone.conf, which does not exist") == 1
-
-
-def no_answer(*_: object, **__: object) -> None:
-    """What the database does while it is away."""
-    raise DatabaseError("gone")
-
-
-def test_a_kernel_that_fails_while_the_database_is_away_puts_off_no_try_of_it(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Hits wait to be written, and the kernel takes no ban of who did them: they are written when the database is back,
-    whatever the kernel does."""
-    log = tmp_path / "auth.log"
-    engine = follow(context, log)
-
-    def refuse(*_: object) -> None:
-        raise FirewallError("out of order")
-
-    monkeypatch.setattr(MemoryFirewall, "apply", refuse)
-    log.write_text(failures(context, 3))
-    with monkeypatch.context() as patch:
-        patch.setattr(Database, "write", no_answer)
-        read_until(engine, lambda: engine._bridge.outage is not None)
-        for _ in range(5):
-            engine._bridge_over()
-    assert engine._bridge.trouble == "gone"
-    end = time.monotonic() + PATIENCE
-    while engine._bridge.outage is not None:
-        assert time.monotonic() < end
-        engine._bridge_over()
-    assert known(context, "mc-ssh-1d").active
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
@@ -483,48 +345,6 @@ def test_logs_that_are_read_again_wake_the_engine_as_before(
     assert known(context, "mc-ssh-1d").active
 
 
-def test_a_fault_of_the_kernel_while_an_answer_was_awaited_is_over_with_it(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`status` says what is wrong now: whoever looked out does so no more."""
-    log = tmp_path / "auth.log"
-    engine = follow(context, log)
-    engine._vigil.keep()
-    log.write_text(failures(context, 3))
-
-    def refuse(*_: object) -> None:
-        raise FirewallError("out of order")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MemoryFirewall, "apply", refuse)
-        until(lambda: engine._vigil.keep() or engine._troubles.status()["troubles"])
-    engine._catching_up(busy=False)
-    engine._guarded(engine._tend)
-    assert look(context.config.state_dir).said["troubles"] == []
-
-
-@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
-def test_a_jail_that_the_kernel_does_not_take_keeps_nobody_from_looking_out(
-    context: Context, host: Host, tmp_path: Path
-) -> None:
-    """The kernel refused one jail since the start: attackers are put out in the others all the same while the database
-    is away, also in one that was added since."""
-    host.run("ipset", "create", "mc-exim-1d", "hash:ip,port")
-    log = tmp_path / "auth.log"
-    log.write_text("")
-    execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
-    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir), Signals())
-    engine.start()
-    execute(context, CUSTOM_JAIL)
-    engine._guarded(engine._poll)
-    engine._guarded(engine._tend)
-    engine._bridge.failed("away")
-    engine._vigil.look_out()
-    log.write_text(failures(context, 3))
-    until(lambda: engine._vigil.keep() is not None and IP in host.run("ipset", "list", "mc-ssh-1d").split())
-    assert engine._bridge.known is not None and "my-jail" in engine._bridge.known.bans
-
-
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
 def test_nothing_is_added_to_a_batch_of_which_nobody_knows_whether_it_was_written(
     context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -546,7 +366,7 @@ def test_nothing_is_added_to_a_batch_of_which_nobody_knows_whether_it_was_writte
 
     def turn() -> None:
         if engine._bridge.outage is not None:
-            engine._bridge_over()
+            engine._go_without()
         else:
             engine._guarded(engine._read_some)
 
@@ -588,67 +408,3 @@ def test_logs_that_could_not_be_followed_are_followed_later(
     monkeypatch.setattr(Enforcement, "sources", broken_at_first)
     engine.run()
     assert len(tries) == 2 and engine._reading.opened == {str(log)}
-
-
-@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
-def test_a_list_that_is_gone_keeps_nobody_from_looking_out(
-    make_context: MakeContext, host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Somebody destroyed one while the database is away: who is to be in it is told and waits for it to be put back,
-    and the logs are read on, for the sake of all others."""
-    log = tmp_path / "auth.log"
-    engine = follow(replace(make_context(sync_interval=1), firewall=IpsetFirewall()), log)
-    context, vigil = engine._context, engine._vigil
-    engine._bridge.failed("away")
-    vigil.look_out()
-    host.run("ipset", "del", "mc-ssh-all", "mc-ssh-1d")
-    host.run("ipset", "destroy", "mc-ssh-1d")
-
-    def attack_until(done: Callable[[], bool]) -> None:
-        with log.open("a") as opened:
-            opened.write(failures(context, 3))
-        until(lambda: engine._guarded(vigil.look_out, asks=False) is None and done())
-
-    def holds(jail: str) -> bool:
-        return IP in host.run("ipset", "list", jail).split()
-
-    attack_until(lambda: f"ban {IP} in mc-ssh-1d" in caplog.text)
-    attack_until(lambda: holds("mc-ssh-1w"))
-    assert "mc-ssh-1d" not in host.run("ipset", "list", "-n").split()
-    until(lambda: vigil.keep() is not None and "mc-ssh-1d" in host.run("ipset", "list", "-n").split())
-    vigil.look_out()
-    assert holds("mc-ssh-1d")
-    assert caplog.text.count(f"ban {IP} in mc-ssh-1d") == 1
-
-
-@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
-def test_one_pass_over_the_logs_ends_when_the_database_lost_what_it_had_confirmed(
-    make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Archives are read but once in it: it says so, with what to do, and the next pass reads what is missing."""
-    context, other = make_context(), make_context()
-    archives = [tmp_path / f"auth-{n}.log.gz" for n in range(3)]
-    for number, archive in enumerate(archives, 1):
-        lines = failures(context, number).replace(" h ", f" h{number} ")
-        archive.write_bytes(gzip.compress(lines.encode()))
-    named = " ".join(map(str, archives))
-    execute(context, f"UPDATE fail2ban_jail SET logpath = '{named}' WHERE name LIKE 'mc-ssh-%'")
-
-    def lose(self: Engine, hits: object) -> None:
-        execute(other, "UPDATE mcban_position SET batch = 'another'")
-        context.database.dispose()
-        monkeypatch.undo()
-        monkeypatch.setattr("mcban.daemon.one_pass.AT_ONCE", 1)
-
-    monkeypatch.setattr("mcban.daemon.one_pass.AT_ONCE", 1)
-    monkeypatch.setattr(Bridge, "counted", lose)
-    passes = []
-    for _ in range(2):
-        one_pass = OnePass(context, Presence(context.config.state_dir), Signals())
-        one_pass.start()
-        try:
-            passes.append(one_pass.run())
-        except DatabaseError as error:
-            passes.append(str(error))
-    assert "run this again" in passes[0] and passes[1] is True
-    assert context.database.read(lambda t: t.hits.totals()) == {"mc-ssh": 6}

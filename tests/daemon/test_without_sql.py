@@ -1,0 +1,197 @@
+"""While SQL is away, and just after it: who is banned by what is known, who is let in, what is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mcban.core.model import Hit
+from mcban.core.plan import Plan
+from mcban.daemon.engine import Engine
+from mcban.daemon.presence import Presence, look
+from mcban.daemon.signals import Signals
+from mcban.errors import DatabaseError, FirewallError
+from mcban.firewall.ipset import IpsetFirewall
+from mcban.firewall.memory import MemoryFirewall
+from mcban.service.context import Context
+from mcban.service.sync import Outcome
+from mcban.store.database import Database
+from tests.conftest import MakeContext
+from tests.daemon.desk import CUSTOM_JAIL, failures, follow, read_until
+from tests.netns import Host
+from tests.patience import PATIENCE, until
+from tests.service.desk import IP, execute, held, known
+
+
+def no_answer(*_: object, **__: object) -> None:
+    """What the database does while it is away."""
+    raise DatabaseError("gone")
+
+
+def put_out_alone(context: Context, engine: Engine, log: Path) -> None:
+    """IP is banned by what is known, while the database is away."""
+    engine._bridge.failed("away")
+    engine._vigil.look_out()
+    log.write_text(failures(context, 3))
+    end = time.monotonic() + PATIENCE
+    while not held(context):
+        assert time.monotonic() < end
+        engine._vigil.look_out()
+
+
+def test_nobody_is_let_in_by_a_full_sync_before_the_logs_are_read_for_sql(context: Context, tmp_path: Path) -> None:
+    """A lost connection calls for one at once when the database is back; who is allowed is let in all the same, and
+    whom SQL does not know when all is read."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+    put_out_alone(context, engine, log)
+    assert held(context) == ["mc-ssh-1d"]
+    engine._bridge.over()
+    assert engine._catching_up(busy=True)
+    engine._enforcement.mend()
+    assert held(context) == ["mc-ssh-1d"]
+    engine._catching_up(busy=False)
+    engine._enforcement.mend()
+    assert not held(context)
+
+
+def test_whom_the_look_out_bans_while_a_full_sync_waits_for_sql_stays(context: Context, tmp_path: Path) -> None:
+    """The answer is older than the ban, and says nothing about it."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+    asked: list[bool] = []
+
+    def late(transaction: Callable[[], object]) -> object:
+        asked.append(True)
+        if len(asked) == 1:
+            put_out_alone(context, engine, log)
+        return transaction()
+
+    context.database.conduct = late
+    engine._enforcement.mend()
+    assert held(context) == ["mc-ssh-1d"]
+
+
+def test_who_was_allowed_meanwhile_is_let_in_at_once(context: Context, tmp_path: Path) -> None:
+    """Also by a full sync that spares others."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+    put_out_alone(context, engine, log)
+    engine._bridge.over()
+    execute(context, f"INSERT INTO fail2ban_ips (ip, jail, whitelisted) VALUES ('{IP}', 'mc-ssh-1d', 1)")
+    assert engine._catching_up(busy=True) and held(context)
+    engine._enforcement.mend()
+    assert not held(context)
+
+
+def test_what_is_not_held_against_anybody_takes_no_memory(context: Context, tmp_path: Path) -> None:
+    """However many were banned, one commit each, and let in again."""
+    engine = follow(context, tmp_path / "auth.log")
+    for number in range(50):
+        engine._bridge.counted([Hit(context.now, f"198.51.100.{number}", "mc-ssh")])
+    gone = {f"198.51.100.{number}" for number in range(49)}
+    engine._bridge.note(Outcome(Plan(remove={"mc-ssh-1d": gone})))
+    assert len(engine._bridge._counted) == 1
+
+
+def test_a_kernel_that_fails_while_the_database_is_away_puts_off_no_try_of_it(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hits wait to be written, and the kernel takes no ban of who did them: they are written when the database is back,
+    whatever the kernel does."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+
+    def refuse(*_: object) -> None:
+        raise FirewallError("out of order")
+
+    monkeypatch.setattr(MemoryFirewall, "apply", refuse)
+    log.write_text(failures(context, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "write", no_answer)
+        read_until(engine, lambda: engine._bridge.outage is not None)
+        for _ in range(5):
+            engine._go_without()
+    assert engine._bridge.trouble == "gone"
+    end = time.monotonic() + PATIENCE
+    while engine._bridge.outage is not None:
+        assert time.monotonic() < end
+        engine._go_without()
+    assert known(context, "mc-ssh-1d").active
+
+
+def test_a_fault_of_the_kernel_while_an_answer_was_awaited_is_over_with_it(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` says what is wrong now: whoever looked out does so no more."""
+    log = tmp_path / "auth.log"
+    engine = follow(context, log)
+    engine._vigil.keep()
+    log.write_text(failures(context, 3))
+
+    def refuse(*_: object) -> None:
+        raise FirewallError("out of order")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFirewall, "apply", refuse)
+        until(lambda: engine._vigil.keep() or engine._troubles.status()["troubles"])
+    engine._catching_up(busy=False)
+    engine._guarded(engine._tend)
+    assert look(context.config.state_dir).said["troubles"] == []
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_jail_that_the_kernel_does_not_take_keeps_nobody_from_looking_out(
+    context: Context, host: Host, tmp_path: Path
+) -> None:
+    """The kernel refused one jail since the start: attackers are put out in the others all the same while the database
+    is away, also in one that was added since."""
+    host.run("ipset", "create", "mc-exim-1d", "hash:ip,port")
+    log = tmp_path / "auth.log"
+    log.write_text("")
+    execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
+    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir), Signals())
+    engine.start()
+    execute(context, CUSTOM_JAIL)
+    engine._guarded(engine._poll)
+    engine._guarded(engine._tend)
+    engine._bridge.failed("away")
+    engine._vigil.look_out()
+    log.write_text(failures(context, 3))
+    until(lambda: engine._vigil.keep() is not None and IP in host.run("ipset", "list", "mc-ssh-1d").split())
+    assert engine._bridge.known is not None and "my-jail" in engine._bridge.known.bans
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_list_that_is_gone_keeps_nobody_from_looking_out(
+    make_context: MakeContext, host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody destroyed one while the database is away: who is to be in it is told and waits for it to be put back,
+    and the logs are read on, for the sake of all others."""
+    log = tmp_path / "auth.log"
+    engine = follow(replace(make_context(sync_interval=1), firewall=IpsetFirewall()), log)
+    context, vigil = engine._context, engine._vigil
+    engine._bridge.failed("away")
+    vigil.look_out()
+    host.run("ipset", "del", "mc-ssh-all", "mc-ssh-1d")
+    host.run("ipset", "destroy", "mc-ssh-1d")
+
+    def attack_until(done: Callable[[], bool]) -> None:
+        with log.open("a") as opened:
+            opened.write(failures(context, 3))
+        until(lambda: engine._guarded(vigil.look_out, asks=False) is None and done())
+
+    def holds(jail: str) -> bool:
+        return IP in host.run("ipset", "list", jail).split()
+
+    attack_until(lambda: f"ban {IP} in mc-ssh-1d" in caplog.text)
+    attack_until(lambda: holds("mc-ssh-1w"))
+    assert "mc-ssh-1d" not in host.run("ipset", "list", "-n").split()
+    until(lambda: vigil.keep() is not None and "mc-ssh-1d" in host.run("ipset", "list", "-n").split())
+    vigil.look_out()
+    assert holds("mc-ssh-1d")
+    assert caplog.text.count(f"ban {IP} in mc-ssh-1d") == 1
