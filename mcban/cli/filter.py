@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import tzinfo
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from mcban.filters import (
     Filter,
     FilterFile,
     Scanner,
+    for_journal,
     list_filters,
     load_filter,
+    load_journal_filter,
     make_filter,
     parse_zone,
 )
@@ -169,16 +171,26 @@ def test(
     """Match a log with a filter.
 
     FILTER is a name, with parameters as in `NAME[mode=aggressive]`, the path of a file, or a REGEX with <HOST>, <ADDR>
-    or the like in it. LOG is a file (also one compressed by gzip, bzip2, xz or zstd), `-` for standard input, or the
-    text of a line.
+    or the like in it. LOG is a file (also one compressed by gzip, bzip2, xz or zstd), `-` for standard input, the text
+    of a line, or `systemd-journal`: what the filter's journalmatch asks for, or, as in `systemd-journal _COMM=sshd`,
+    what stands behind it.
 
     With --json one JSON line for each hit; with --json --explain one for each line.
     """
-    zone = _zone(logtimezone)
-    one = _make(name, ignoreregex, datepattern) if _is_by_hand(name) else _load(ctx, name)
+    from mcban.logs import is_journal  # noqa: PLC0415  # for two commands only
+
+    zone, journal = _zone(logtimezone), is_journal(log)
     if (ignoreregex or datepattern) and not _is_by_hand(name):
         raise UsageError("--ignoreregex and --datepattern go with a REGEX as FILTER: a filter has its own")
-    now, taken_as_line = int(time.time()), _is_line(log)
+    if journal and (datepattern or logtimezone):
+        raise UsageError("--datepattern and --logtimezone are for files: the journal knows the time of each entry")
+    if _is_by_hand(name):
+        one = _make(name, ignoreregex, datepattern, journal=journal)
+    else:
+        one = _load(ctx, name, journal=journal)
+    if journal:
+        log = _entries(log, one)
+    now, taken_as_line = int(time.time()), not journal and _is_line(log)
     most = {"hit": print_matched, "ignored": print_ignored, "name": print_missed, GAVE_UP: print_missed}
     most["missed"] = print_missed
     with Progress(0 if taken_as_line else _size(log), wanted=not (as_json or explain)) as progress:
@@ -199,8 +211,18 @@ def _is_by_hand(name: str) -> bool:
     return _BY_HAND.search(name) is not None and _SPEC.fullmatch(name) is None
 
 
-def _make(failregex: str, ignoreregex: str, datepattern: str) -> Filter:
-    return make_filter(failregex.strip(), ignoreregex.strip(), datepattern)
+def _make(failregex: str, ignoreregex: str, datepattern: str, *, journal: bool) -> Filter:
+    one = make_filter(failregex.strip(), ignoreregex.strip(), datepattern)
+    return for_journal(one) if journal else one
+
+
+def _entries(journal: str, one: Filter) -> str:
+    from mcban.logs import name_entries  # noqa: PLC0415  # for two commands only
+
+    try:
+        return name_entries(journal, one.journalmatch)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _zone(name: str | None) -> tzinfo | None:
@@ -249,15 +271,16 @@ def _say_what_is_taken(one: Filter, name: str, *, taken_as_line: bool) -> None:
         click.echo("LOG names no file: it is taken as the text of a line")
 
 
-def _load(ctx: click.Context, name: str) -> Filter:
-    """A filter by its name, or by the path of its file; what may be wrong with it is said."""
-    one = _find(ctx, name)
+def _load(ctx: click.Context, name: str, *, journal: bool = False) -> Filter:
+    """A filter by its name, or by the path of its file, as it reads files or the journal; what may be wrong with it is
+    said."""
+    one = _find(ctx, name, load_journal_filter if journal else load_filter)
     for line in one.warnings:
         click.echo(f"mcban: {printable(line, 1000)}", err=True)
     return one
 
 
-def _find(ctx: click.Context, name: str) -> Filter:
+def _find(ctx: click.Context, name: str, load: Callable[[str, Sequence[Path]], Filter]) -> Filter:
     folders = list(config_of(ctx).filter_path)
     head, bracket, parameters = name.partition("[")
     if "/" in head:
@@ -265,5 +288,5 @@ def _find(ctx: click.Context, name: str) -> Filter:
         ends_right = path.suffix in {".conf", ".local"}
         if not ends_right and _is_file(path):
             raise FilterError(f"{head} is no filter's file: the name of one ends in .conf or .local")
-        return load_filter((path.stem if ends_right else path.name) + bracket + parameters, [path.parent])
-    return load_filter(name, folders)
+        return load((path.stem if ends_right else path.name) + bracket + parameters, [path.parent])
+    return load(name, folders)

@@ -85,7 +85,7 @@ def _warn(ctx: click.Context, config: settings.Config) -> None:
     if not ctx.meta.setdefault(_WARNED, False):
         ctx.meta[_WARNED] = True
         for line in config.warnings:
-            click.echo(f"mcban: {printable(line, 1000)}", err=True)
+            _say(line)
 
 
 def context_of(ctx: click.Context, *, database: bool = True, waiting: bool = True) -> Context:
@@ -158,18 +158,22 @@ def rfc3339(at: int | None) -> str | None:
 
 
 def read_blocks(log: str, seen: Callable[[int], None] | None = None) -> Iterator[bytes]:
-    """Blocks of whole lines of a log that the command line names, compressed or not, `-` for standard input; `seen` is
-    told of the bytes taken from the disk. Ctrl-C waits until what was made of a block is whole. Raises DataError,
-    NoPermissionError."""
-    from mcban.logs import read_file  # noqa: PLC0415  # for two commands only
+    """Blocks of whole lines of a log that the command line names, compressed or not, `-` for standard input, or of the
+    journal; `seen` is told of the bytes taken from the disk. Ctrl-C waits until what was made of a block is whole.
+    Raises DataError, NoPermissionError."""
+    from mcban.logs import is_journal, read_file, read_journal  # noqa: PLC0415  # for two commands only
 
     if not log:
         raise UsageError("the name of a log is empty")
     if log == "-" and sys.stdin is None:
         raise DataError("standard input is closed: name a log, or let another command write to it")
-    for block in read_file(log, seen=seen):
+    for block in read_journal(log, _say) if is_journal(log) else read_file(log, seen=seen):
         with interrupt:
             yield block
+
+
+def _say(line: str) -> None:
+    click.echo(f"mcban: {printable(line, 1000)}", err=True)
 
 
 def plural(count: int, one: str, many: str = "") -> str:

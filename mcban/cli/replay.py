@@ -18,7 +18,7 @@ from mcban.logs import size_of
 from mcban.service.context import Context, World
 from mcban.service.jails import read_book, select_group
 from mcban.service.preview import MOST_THRESHOLDS, Column, Effect, Preview, preview
-from mcban.service.replay import Replayed
+from mcban.service.replay import Replayed, name_logs
 from mcban.service.replay import replay as replay_logs
 from mcban.service.world import load_world
 from mcban.store.jails import JailRecord
@@ -44,8 +44,9 @@ _CELL = 11
 def replay(ctx: click.Context, name: str, logs: tuple[str, ...], thresholds: str | None, as_json: bool) -> None:
     """What the ladder would have done on a log.
 
-    Every LOG (`-` for standard input; also one compressed by gzip, bzip2, xz or zstd) is read from its start to its
-    end, by its own clock. Nothing is changed. A LOG that cannot be read to its end gives an error and no answer.
+    Every LOG (`-` for standard input; also one compressed by gzip, bzip2, xz or zstd; `systemd-journal` for what the
+    jail's filter asks of the journal) is read from its start to its end, by its own clock. Nothing is changed. A LOG
+    that cannot be read to its end gives an error and no answer.
 
     The jails are those of the database; without one, those that mcban comes with.
 
@@ -64,13 +65,14 @@ def replay(ctx: click.Context, name: str, logs: tuple[str, ...], thresholds: str
     context = context_of(ctx, database=False)
     world = _world(context)
     group = _select(world, name, whole=numbers is not None)
+    named = name_logs(context, group, logs)
     sizes = [size_of(log) for log in logs]
     with Progress(sum(size or 0 for size in sizes) if None not in sizes else 0, wanted=not as_json) as progress:
-        blocks = _blocks(logs, progress)
+        blocks = _blocks(named, progress)
         if numbers is not None:
-            seen = preview(context, group, world.allow, blocks, numbers)
+            seen = preview(context, group, world.allow, named, blocks, numbers)
         else:
-            done = replay_logs(context, group, world.allow, blocks)
+            done = replay_logs(context, group, world.allow, named, blocks)
     for line in seen.warnings if numbers is not None else done.warnings:
         click.echo(f"mcban: {printable(line, 1000)}", err=True)
     if numbers is not None:

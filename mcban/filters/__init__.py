@@ -4,7 +4,7 @@ Which logs are read, and what a hit means for an address, is left to others.
 """
 
 from mcban.filters.filter import Explanation, Filter, load_filter, make_filter
-from mcban.filters.journal import load_journal_filter
+from mcban.filters.journal import for_journal, load_journal_filter
 from mcban.filters.matcher import Matcher
 from mcban.filters.reader import FilterFile, list_filters
 from mcban.filters.rules import Match, Rule, Verdict
@@ -22,6 +22,7 @@ __all__ = [
     "Rule",
     "Scanner",
     "Verdict",
+    "for_journal",
     "list_filters",
     "load_filter",
     "load_journal_filter",

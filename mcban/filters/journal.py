@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mcban.errors import FilterError, printable
+from mcban.errors import FilterError
 from mcban.filters.datepattern import compile_datepattern
 from mcban.filters.filter import Filter, load_filter
 from mcban.filters.reader import parse_spec
@@ -19,13 +19,18 @@ entry. The blank goes with the date, since fail2ban gives its filters the rest o
 def load_journal_filter(spec: str, folders: Sequence[Path]) -> Filter:
     """As `load_filter`, for lines of the journal: with `logtype=journal`, as fail2ban's common.conf asks for, unless
     the row names a logtype itself. Raises FilterError."""
-
-    def fail(what: str) -> FilterError:
-        return FilterError(f"filter {printable(spec)}: {what}")
-
     _, parameters = parse_spec(spec)
     if "logtype" not in parameters:
         name, bracket, rest = spec.strip().partition("[")
         rest = rest.strip().removesuffix("]").strip()
         spec = f"{name}[logtype=journal{', ' if rest else ''}{rest}]" if bracket else f"{name}[logtype=journal]"
-    return replace(load_filter(spec, folders), dates=compile_datepattern(JOURNAL_DATE, fail))
+    return for_journal(load_filter(spec, folders))
+
+
+def for_journal(one: Filter) -> Filter:
+    """The same filter, finding its dates as lines of the journal have them."""
+
+    def fail(what: str) -> FilterError:
+        return FilterError(f"filter {one.name}: {what}")
+
+    return replace(one, dates=compile_datepattern(JOURNAL_DATE, fail))

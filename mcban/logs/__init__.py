@@ -2,6 +2,7 @@
 
 from mcban.logs.archive import InDoubtError, find_archives, read_archive, read_file, size_of
 from mcban.logs.follower import POLL, Follower
+from mcban.logs.journal import read_journal
 from mcban.logs.journal_name import is_journal, name_entries
 from mcban.logs.model import UTF16_SAID, Block, LogState, LogStatus, Position, is_utf16
 from mcban.logs.paths import split_logpath
@@ -23,6 +24,7 @@ __all__ = [
     "name_entries",
     "read_archive",
     "read_file",
+    "read_journal",
     "size_of",
     "split_logpath",
 ]

@@ -14,7 +14,6 @@ from typing import BinaryIO
 
 from mcban.errors import DataError, NoPermissionError
 from mcban.logs.codec import LONGEST_MAGIC, NoLibraryError, codec_of
-from mcban.logs.journal_name import JOURNAL
 from mcban.logs.logfile import ABSENT, HEAD_LENGTH, LONGEST_LINE, hash_head, matches_head, open_regular, reason_of
 from mcban.logs.model import BLOCK_SIZE, Block, Position
 from mcban.logs.paths import is_glob, is_packed, rotated_from
@@ -63,8 +62,6 @@ def _open(path: str) -> BinaryIO:
         raise NoPermissionError(f"cannot read {path}: {reason_of(error)}") from error
     except OSError as error:
         what = "there is no such file" if error.errno in ABSENT else reason_of(error)
-        if path.startswith(JOURNAL):
-            what += "; the journal comes through a pipe: journalctl … | mcban … -"
         raise DataError(f"cannot read {path}: {what}") from error
 
 

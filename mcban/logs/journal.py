@@ -23,7 +23,7 @@ import os
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 
@@ -358,3 +358,26 @@ class Journals:
             warnings += journal.warnings
             journal.warnings = []
         return warnings
+
+
+def read_journal(name: str, warn: Callable[[str], None]) -> Iterator[bytes]:
+    """The lines of those entries that `name` asks of the journal, from its first to the last that there is, in blocks.
+    `warn` is given what a person should know, a line each time. Raises DataError when the journal cannot be read."""
+    journals = Journals([name])
+    try:
+        while True:
+            block = journals.read()
+            for warning in journals.take_warnings():
+                warn(warning)
+            if block is not None:
+                if block.data:
+                    yield block.data
+            elif journals.at_end:
+                break
+            else:
+                select.select([journals], [], [], LOOK_AGAIN)
+        (status,) = journals.status()
+        if status.state is not LogState.FOLLOWING:
+            raise DataError(f"cannot read {name}: {status.reason}")
+    finally:
+        journals.close()

@@ -98,8 +98,9 @@ def is_journal(path: str) -> bool:
 
 def name_entries(journal: str, journalmatch: str) -> str:
     """The name of those entries of `journal`, a journal's name from a `logpath`, that a filter's `journalmatch` asks
-    for. Raises ValueError with one line for a person."""
-    name = str(JournalName.parse(journal).matching(journalmatch))
+    for; of those that `journal` asks for itself, where it does. Raises ValueError with one line for a person."""
+    asked = JournalName.parse(journal)
+    name = str(asked if asked.match else asked.matching(journalmatch))
     if len(name.replace("\\", "\\\\")) > LONGEST_PATH:
         raise ValueError(
             f"journalmatch is too long: with the journal's name it may have {LONGEST_PATH} characters, that its place "

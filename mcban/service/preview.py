@@ -15,10 +15,9 @@ from mcban.core.allowlist import AllowList
 from mcban.core.escalation import counted_for
 from mcban.core.model import Group, Hit, Jail, Kind
 from mcban.errors import UsageError
-from mcban.filters import Filter
 from mcban.service.context import Context
-from mcban.service.replay import LOG, Blocks, Trial, filter_of
-from mcban.service.sources import Intake, Source, group_zone
+from mcban.service.replay import Blocks, Trial, find_sources, pattern_of
+from mcban.service.sources import Intake, Source
 
 MOST_THRESHOLDS = 20
 _LOGINS = "logins that succeed"  # no group's name: it has blanks
@@ -100,22 +99,30 @@ class _Watched:
         return Column(maxretry, jails, effect(set().union(*self._held.values()), self._kept_by_any))
 
 
-def preview(context: Context, group: Group, allow: AllowList, blocks: Blocks, thresholds: Sequence[int]) -> Preview:
-    """Try each of `thresholds` (whole numbers above 0, each once) on `blocks`.
+def preview(
+    context: Context,
+    group: Group,
+    allow: AllowList,
+    logs: Sequence[str],
+    blocks: Blocks,
+    thresholds: Sequence[int],
+) -> Preview:
+    """Try each of `thresholds` (whole numbers above 0, each once) on `blocks` of `logs`.
 
     Raises UsageError when there are too many, FilterError, and what the blocks raise.
     """
     if len(thresholds) > MOST_THRESHOLDS:
         raise UsageError(f"--maxretry: {len(thresholds)} numbers; {MOST_THRESHOLDS} are tried at once at the most")
-    one = filter_of(context, group)
-    intake = Intake(_sources(group, one))
+    sources = find_sources(context, group, logs)
+    of_logins = [made for one in sources if (made := _of_logins(one))]
+    intake = Intake([*sources, *of_logins])
     watched = {number: _Watched(with_threshold(group, number), allow) for number in thresholds}
     whom: dict[str, str] = {}
     logged_in: set[str] = set()
     lines = hits = logins = 0
     for path, data in blocks:
         lines += data.count(b"\n")
-        for hit in intake.hits(path, data, (LOG,), context.own_now):
+        for hit in intake.hits(path, data, (pattern_of(path),), context.own_now):
             if hit.ip not in whom:
                 whom[hit.ip] = counted_for(group, hit.ip, allow)
             if hit.group == _LOGINS:
@@ -125,15 +132,11 @@ def preview(context: Context, group: Group, allow: AllowList, blocks: Blocks, th
             hits += 1
             for trial in watched.values():
                 trial.take(hit, whom[hit.ip])
-    known = logged_in if one.success else None
-    columns = tuple(trial.column(number, known) for number, trial in watched.items())
-    return Preview(lines, hits, logins if one.success else None, columns, (*intake.remarks, *intake.warnings))
+    columns = tuple(trial.column(number, logged_in if of_logins else None) for number, trial in watched.items())
+    return Preview(lines, hits, logins if of_logins else None, columns, (*intake.remarks, *intake.warnings))
 
 
-def _sources(group: Group, one: Filter) -> list[Source]:
-    zone = group_zone(group)
-    sources = [Source(group.name, (LOG,), one, zone)]
-    successes = one.of_successes()
-    if successes is not None:
-        sources.append(Source(_LOGINS, (LOG,), successes, zone))
-    return sources
+def _of_logins(source: Source) -> Source | None:
+    """The same logs, read for the logins that succeed; None when the filter does not know them."""
+    successes = source.filter.of_successes()
+    return None if successes is None else replace(source, group=_LOGINS, filter=successes)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mcban.core.allowlist import AllowList
 from mcban.core.escalation import Record, Verdict, counted_for, judge, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail
-from mcban.filters import Filter, load_filter
+from mcban.errors import UsageError
+from mcban.logs import is_journal, name_entries
 from mcban.service.context import Context
-from mcban.service.sources import Intake, Source, group_zone, reading_jail
+from mcban.service.sources import FilterShelf, Intake, Source, group_zone, reading_jail
 
 Blocks = Iterable[tuple[str, bytes]]
 """Whole lines, each time with the name of the log that they are from."""
-LOG = "log"
-"""The pattern that stands for every log of a replay: all go through the group's filter, wherever they lie."""
+_FILE, _JOURNAL = "file", "journal"
+
+
+def pattern_of(log: str) -> str:
+    """What stands for the log among the sources of a replay: all files go through the group's filter, wherever they
+    lie, and all of the journal through the same filter as it reads the journal."""
+    return _JOURNAL if is_journal(log) else _FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +54,42 @@ class Trial:
         return judge(self.group, record, hit._replace(ip=whom), self._number, allowed)
 
 
-def filter_of(context: Context, group: Group) -> Filter:
-    """The filter of the group's lowest enabled tier. Raises FilterError."""
+def find_sources(context: Context, group: Group, logs: Sequence[str]) -> list[Source]:
+    """What reads `logs` for a replay: the filter of the group's lowest enabled tier. Raises FilterError."""
     jail = reading_jail(group) or group.tiers[0]
-    return load_filter(jail.filter, context.config.filter_path)
+    shelf = FilterShelf(context.config.filter_path)
+    patterns = sorted({pattern_of(log) for log in logs})
+    return [
+        Source(
+            group.name,
+            (pattern,),
+            shelf.get(jail.filter, journal=pattern == _JOURNAL),
+            group_zone(group) if pattern == _FILE else None,
+        )
+        for pattern in patterns
+    ]
 
 
-def replay(context: Context, group: Group, allow: AllowList, blocks: Blocks) -> Replayed:
-    """Run the ladder of `group` over `blocks`. Raises FilterError, and what the blocks raise."""
-    intake = Intake([Source(group.name, (LOG,), filter_of(context, group), group_zone(group))])
+def name_logs(context: Context, group: Group, logs: Sequence[str]) -> list[str]:
+    """`logs` with, of the journal, the entries that the group's filter asks for. Raises FilterError and UsageError."""
+    if not any(map(is_journal, logs)):
+        return list(logs)
+    (source,) = find_sources(context, group, [log for log in logs if is_journal(log)])
+    try:
+        return [name_entries(log, source.filter.journalmatch) if is_journal(log) else log for log in logs]
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def replay(context: Context, group: Group, allow: AllowList, logs: Sequence[str], blocks: Blocks) -> Replayed:
+    """Run the ladder of `group` over `blocks` of `logs`. Raises FilterError, and what the blocks raise."""
+    intake = Intake(find_sources(context, group, logs))
     trial = Trial(group, allow)
     bans: list[Ban] = []
     lines = hits = 0
     for path, data in blocks:
         lines += data.count(b"\n")
-        for hit in intake.hits(path, data, (LOG,), context.own_now):
+        for hit in intake.hits(path, data, (pattern_of(path),), context.own_now):
             verdict = trial.take(hit, counted_for(group, hit.ip, allow))
             hits += verdict.counted
             bans += [seen_from(ban, hit.ip) for ban in verdict.bans]

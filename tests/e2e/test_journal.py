@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -158,6 +159,48 @@ def test_a_filter_of_fail2bans_kind_gets_the_journals_lines(gate: Gate) -> None:
         gate.journald.flush("SYSLOG_IDENTIFIER=app", entries=number + 1)
     gate.node.mcban("run", "--once")
     assert {ip for ip, jail in gate.node.banned() if jail == "app"} == {"203.0.113.1", "203.0.113.3"}
+
+
+def test_a_filter_is_tried_on_the_journal(gate: Gate) -> None:
+    """`filter test` reads what the filter asks of the journal, or what is asked for by hand, from the first entry to
+    the last; nothing is counted by it."""
+    gate.fail("203.0.113.9", "203.0.113.9")
+    gate.fail("203.0.113.8", process="impostor")
+    told = gate.node.mcban("filter", "test", "mc-sshd-filter", "systemd-journal", "--json")
+    hits = [json.loads(line) for line in told.splitlines()]
+    assert [(hit["line"], hit["ip"], hit["user"]) for hit in hits] == [(n, "203.0.113.9", "root") for n in (1, 2)]
+    assert "2 lines, 2 hits" in gate.node.mcban("filter", "test", "mc-sshd-filter", "systemd-journal")
+    by_hand = gate.node.mcban(
+        *("filter", "test", r"^\S+ sshd\[\d+\]: Failed password for \S+ from <ADDR> "),
+        *("systemd-journal SYSLOG_IDENTIFIER=sshd", "--json"),
+    )
+    assert [json.loads(line)["ip"][-1] for line in by_hand.splitlines()] == ["9", "9", "8"]
+    gate.node.mcban("run", "--once")
+    assert gate.hits() == 2
+
+
+def test_the_journal_is_replayed_beside_files(gate: Gate) -> None:
+    """`replay` takes of the journal what the jail's filter asks for, and files as files; the jail's own logs need not
+    be the journal."""
+    gate.node.mcban("jail", "change", "-j", "mc-ssh", "--option", "logpath", "-v", "/var/log/auth.log")
+    gate.fail("203.0.113.9", "203.0.113.9", "203.0.113.8")
+    log = gate.node.folder / "auth.log"
+    line = f"{datetime.now():%b %d %H:%M:%S} gate sshd[7]: Failed password for root from {{}} port 22 ssh2\n"  # noqa: DTZ005
+    log.write_text("".join(line.format(f"203.0.113.{n}") for n in (9, 8, 7)))
+    done = gate.node.json("replay", "-j", "mc-ssh", "systemd-journal", str(log))
+    assert (done["lines"], done["hits"], [ban["ip"] for ban in done["bans"]]) == (6, 6, ["203.0.113.9"])
+    tried = gate.node.json("replay", "-j", "mc-ssh", "systemd-journal", str(log), "--maxretry", "2,4")
+    assert [column["together"]["held"] for column in tried["thresholds"]] == [2, 0]
+    assert gate.hits() == 0
+
+
+@pytest.mark.parametrize("command", [("filter", "test", "mc-sshd-filter"), ("replay", "-j", "mc-ssh")])
+def test_a_journal_that_is_not_there_is_said(gate: Gate, command: tuple[str, ...]) -> None:
+    """In one line, with the status of what cannot be read."""
+    done = gate.node.process(*command, f"systemd-journal[journalpath={gate.node.folder}/none]")
+    assert done.returncode == 65
+    assert f"there is no journal in {gate.node.folder}/none" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_journal_that_is_not_there_is_waited_for(gate: Gate) -> None:

@@ -179,12 +179,6 @@ def test_zstd_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         list(read_file(str(log)))
 
 
-def test_the_journal_is_no_file() -> None:
-    """Who names the journal where a file is wanted is told how its lines come in."""
-    with pytest.raises(DataError, match=r"no such file; the journal comes through a pipe: journalctl … \| mcban … -"):
-        list(read_file("systemd-journal"))
-
-
 # Archives among the logs of a jail
 
 
