@@ -175,6 +175,15 @@ def test_an_expression_that_explodes_is_named(bare: Terminal) -> None:
     assert answer.err == "mcban: 1 line given up: the filter takes too long for it\n"
 
 
+def test_a_filter_that_is_long_to_compile_gives_up_no_line(bare: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for a line is the line's: a filter of thousands of words has its own before the first."""
+    monkeypatch.setattr("mcban.service.inspection.LIMIT", 0.02)
+    words = "|".join(f"{number * 7919 % 99_991:x}[a-z]{number}" for number in range(20_000))
+    bare.write("many.conf", f"[Definition]\nfailregex = ^ (?:{words}|bot) <HOST>$\n")
+    log = bare.write("x.log", "2026-09-21 12:00:00 bot 192.0.2.1\n" * 3)
+    assert "3 lines, 3 hits, 0 others" in bare.does("filter", "test", str(bare.folder / "many.conf"), str(log))
+
+
 def test_a_slip_in_a_path_is_no_line(bare: Terminal) -> None:
     """Only what has a blank and does not begin like a path is taken for a line."""
     for log in ("/var/log/no such file", "nope.log"):
