@@ -41,7 +41,7 @@ _SKIPPED = r"\n(?P<skiplines>(?:[^\n]*\n)*?)"
 _UNSUPPORTED = re.compile(r"<(F-TUPLE_[A-Z0-9_]+)/?>")
 _TAG = re.compile(r"(?<!\\)(?<!\?P)<(/?)([A-Z][A-Z0-9_-]*)(/?)>")
 _NAMED = re.compile(r"F-[A-Z][A-Z0-9_]*")
-_ALTERNATIVE = re.compile(r"\(\?P<alt_(id|fid|ip4|ip6|addr|host|dns)(?:_\d+)?>")
+_ALTERNATIVE = re.compile(r"\(\?P<(alt_(id|fid|ip4|ip6|addr|host|dns)(?:_\d+)?(?:__again\d+)?)>")
 """Where the offender may stand when the tag without ALT_ takes no part in a match or is empty."""
 _FIRST_ALTERNATIVE = 900
 _NEARLY_A_TAG = re.compile(r"<\s*(?:HOST|ADDR|IP4|IP6|SUBNET)[^<>]{0,9}>", re.IGNORECASE)
@@ -52,7 +52,7 @@ _GROUP = re.compile(r"\(\?P<(\w+)>")
 _FLAGS = re.compile(
     r"(?s:\\.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\((?:\?:)?\(\?(?P<group>[aiLmsux]+)\)|\(\?(?P<rule>[aiLmsux]+)\)", re.DOTALL
 )
-_REPEATED = re.compile(r"(\w+)__again\d+")
+_REPEATED = re.compile(r"(\w+)__again(\d+)")
 
 
 def _group(tag: str) -> str:
@@ -105,18 +105,18 @@ def _refuse_unusable(text: str, fail: Fail, *, multiline: bool) -> None:
 
 
 def _name_alternatives(text: str) -> str:
-    """`text` with the groups of <F-ALT_IP4> and its kin as further groups of what they are the alternatives of."""
+    """`text` with the groups of <F-ALT_IP4> and its kin as further groups of what they are the alternatives of,
+    numbered by their names: in that order fail2ban asks them, wherever they stand."""
     counts: dict[str, int] = {}
-
-    def rename(found: re.Match[str]) -> str:
-        name = _group(f"F-{found[1].upper()}")
+    renamed: dict[str, str] = {}
+    for alternative, kind in sorted(_ALTERNATIVE.findall(text)):
+        name = _group(f"F-{kind.upper()}")
         if f"(?P<{name}>" not in text and name not in counts:
-            counts[name] = 0
-            return f"(?P<{name}>"
-        counts[name] = counts.get(name, 0) + 1
-        return f"(?P<{name}__again{_FIRST_ALTERNATIVE + counts[name]}>"
-
-    return _ALTERNATIVE.sub(rename, text)
+            counts[name], renamed[alternative] = 0, name
+        else:
+            counts[name] = counts.get(name, 0) + 1
+            renamed[alternative] = f"{name}__again{_FIRST_ALTERNATIVE + counts[name]}"
+    return _ALTERNATIVE.sub(lambda found: f"(?P<{renamed[found[1]]}>", text)
 
 
 def compile_rule(text: str, fail: Fail, *, multiline: bool = False) -> Expression:
@@ -144,8 +144,11 @@ def find_misspelt_tag(text: str) -> str | None:
 
 
 def repeated_groups(expression: Expression) -> tuple[tuple[str, str], ...]:
-    """The groups that stand for a tag's second and later uses, each with the name of its first."""
-    return tuple((found[0], found[1]) for name in expression.groupindex if (found := _REPEATED.fullmatch(name)))
+    """The groups that stand for a tag's second and later uses, each with the name of its first, in the order in which
+    they are asked."""
+    groups = expression.groupindex
+    again = [found for name in groups if (found := _REPEATED.fullmatch(name)) and found[1] in groups]
+    return tuple((found[0], found[1]) for found in sorted(again, key=lambda found: int(found[2])))
 
 
 def _lift_flags(text: str) -> str:

@@ -1,5 +1,7 @@
 """Loading a filter: where it is found, how its options come together, and what is refused."""
 
+from datetime import UTC
+
 import pytest
 
 from mcban.errors import FilterError
@@ -181,6 +183,21 @@ def test_a_tag_may_stand_in_several_branches(folder):
     assert one.match(" b ann 2001:db8::2") == Match(1, "2001:db8::2", "ann")
     assert one.match(" c 192.0.2.3") == Match(1, "192.0.2.3", None)
     assert one.match(" d 192.0.2.4") == Match(1, "192.0.2.4", None)
+
+
+def test_an_alternative_may_stand_in_several_branches(folder):
+    """<F-ALT_IP4> and its kin, too, each in more than one branch; an address in the tag itself comes before them,
+    wherever that stands. A group that is called as ours are is the author's own."""
+    rule = (
+        r"^ (?:a <F-ALT_IP4>\S+</F-ALT_IP4>|b <F-ALT_IP4>\S+</F-ALT_IP4>)"
+        r"(?: c <ADDR>| (?P<x__again2>d) <ADDR>)? <F-ALT_USER>\w+</F-ALT_USER>$"
+    )
+    one = load_filter("x", [folder("x.conf", f"[Definition]\nfailregex = {rule}\n")])
+    lines = [" a 192.0.2.1 joe", " b 192.0.2.1 joe", " a 192.0.2.2 c 192.0.2.1 joe", " b 192.0.2.2 d 192.0.2.1 joe"]
+    for line in lines:
+        assert one.match(line) == Match(1, "192.0.2.1", "joe")
+    block = "".join(f"2026-11-22 13:00:00{line}\n" for line in lines).encode()
+    assert [hit.ip for hit in Scanner([one], UTC).scan(block, 1_795_352_400)] == ["192.0.2.1"] * 4
 
 
 def test_flags_inside_a_rule_hold_for_their_group_or_for_all_of_it(folder):
