@@ -277,7 +277,9 @@ class _Resolver:
     def find(self, key: str, at: _Place) -> tuple[str, _Place] | None:
         """An option's text before interpolation as the value at `at` sees it, and where that stands."""
         if key == "__name__":
-            return (at.section or "Definition").replace("%", "%%"), at
+            # What stands in [DEFAULT] belongs to whichever section asks for it.
+            section = "Definition" if at.section in {"", "DEFAULT"} else at.section
+            return section.replace("%", "%%"), at
         layers = (at.context, *_LAYERS) if at.context else _LAYERS
         section, slash, option = key.rpartition("/")
         if not slash:

@@ -182,10 +182,16 @@ ODD = {
     "names that look like something else": (
         {
             "x.conf": "[Definition]\n_DAEMON = app\n2fa = code\nmode = 2\n2-x = deep\n"
-            "failregex = ^ <_DAEMON> <2fa> <<mode>-x> </F-USER> %(__name__)s <HOST>$\n"
+            "failregex = ^ <_DAEMON> <2fa> <<mode>-x> </F-USER> %(__name__)s <HOST>$\n  ^ in <where> <HOST>$\n"
+            "[DEFAULT]\nwhere = %(__name__)s\n"
         },
         [{}, {"mode": "3", "3-x": "flat"}],
-        [" app code deep </F-USER> Definition 192.0.2.1", " app code flat </F-USER> Definition 192.0.2.1"],
+        [
+            " app code deep </F-USER> Definition 192.0.2.1",
+            " app code flat </F-USER> Definition 192.0.2.1",
+            " in Definition 192.0.2.1",
+            " in DEFAULT 192.0.2.1",
+        ],
     ),
     "an address before the content and one within": (
         {
