@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 
 from mcban.filters.dates import CORES, DEFAULT_FORMS, LINE_FORMS, DateForm
 from mcban.filters.directives import EPOCH, LONG_EPOCH, TAI64N, expand_directives, has_names
@@ -32,6 +33,8 @@ _HAS_END = re.compile(r"(?<!\\)(?:\$|\\b|\\s|\*\*)\)*$")
 _BOUNDED_DATE = re.compile(r"""(?:[ =:<>"'-]|\\[\[\](){}])\(\{DATE\}\)$""", re.IGNORECASE)
 _WORD_AT_END = re.compile(r"(?<!%)%(?:Ex)?[A-Za-z]$")
 _OPTIONAL_AT_END = re.compile(r"(?:\(\?:[^()|%]*%(?:Ex)?[A-Za-z]\)\?)+$")
+_CLASHING = re.compile(r"\(\?P|\(\?\(|\\\d")
+"""Names and numbers of groups: with one date in between they may be sound, with another not."""
 _NO_DATE = (DateForm("none", re.compile("()")),)
 _ALONE = {
     "{DEFAULT}": DEFAULT_FORMS,
@@ -50,21 +53,44 @@ def compile_datepattern(value: str, fail: Fail) -> tuple[DateForm, ...]:
         return DEFAULT_FORMS
     forms: list[DateForm] = []
     for line in lines:
-        forms += (form for form in _compile(line, fail) if form not in forms)
+        try:
+            forms += (form for form in _compile(line) if form not in forms)
+        except ValueError as error:
+            raise fail(str(error)) from error
     return tuple(forms)
 
 
-def _compile(line: str, fail: Fail) -> tuple[DateForm, ...]:
+@lru_cache(maxsize=256)  # filters of one family share theirs, and so the search for it in each line
+def _compile(line: str) -> tuple[DateForm, ...]:
+    """The forms of one line. Raises ValueError."""
     word = line.upper()
     if word in _ALONE:
         return _ALONE[word]
     if word == "ISO8601":
-        return (_compile_line("{DATE}", line, fail, date=CORES["ISO 8601"]),)
+        return (_compile_line("{DATE}", line, date=CORES["ISO 8601"]),)
     if number := re.fullmatch(r"(\^|\{\^?LN-BEG\})?(EPOCH|LEPOCH|TAI64N)", word):
         return _numbers(number[2], anchored=number[1] is not None)
     if _DATE.search(line):
-        return tuple(_compile_line(line, f"{line} ({name})", fail, date=core) for name, core in CORES.items())
-    return (_compile_line(line, line, fail),)
+        return _with_dates(line)
+    return (_compile_line(line, line),)
+
+
+def _with_dates(line: str) -> tuple[DateForm, ...]:
+    """The forms of a line with {DATE}, each with one of the usual dates; most are compiled when they are needed."""
+    (name, core), *others = CORES.items()
+    first = _compile_line(line, f"{line} ({name})", date=core)
+    if _CLASHING.search(first.source.replace(_date(core), "")):
+        return first, *(_compile_line(line, f"{line} ({name})", date=other) for name, other in others)
+
+    def like_first(name: str, other: str) -> DateForm:
+        source = first.source.replace(_date(core), _date(other))
+        return DateForm(f"{line} ({name})", source, anywhere=first.anywhere, bounded=first.bounded, flags=first.flags)
+
+    return first, *(like_first(name, other) for name, other in others)
+
+
+def _date(core: str) -> str:
+    return f"(?a:{core})"
 
 
 def _numbers(word: str, *, anchored: bool) -> tuple[DateForm, ...]:
@@ -86,8 +112,8 @@ def _numbers(word: str, *, anchored: bool) -> tuple[DateForm, ...]:
     )
 
 
-def _compile_line(line: str, name: str, fail: Fail, date: str = "") -> DateForm:
-    """The form of one line; `date` is what stands for {DATE}."""
+def _compile_line(line: str, name: str, date: str = "") -> DateForm:
+    """The form of one line; `date` is what stands for {DATE}. Raises ValueError."""
     text, opening, end = _split_words(line)
     # What a filter's author writes himself means what it means in his rules: `\w` is any letter, not those of ASCII.
     flags = re.IGNORECASE if date or has_names(text) else 0
@@ -96,7 +122,9 @@ def _compile_line(line: str, name: str, fail: Fail, date: str = "") -> DateForm:
         flags |= re.VERBOSE if "x" in own[1] else 0
         text = text[: own.start()] + text[own.end() :]
     if misplaced := _MISPLACED.search(text):
-        raise fail(f"datepattern has {misplaced[0]} where it has no meaning: it belongs to the beginning or the end")
+        raise ValueError(
+            f"datepattern has {misplaced[0]} where it has no meaning: it belongs to the beginning or the end"
+        )
     if _HAS_BEGINNING.match(text) and opening == _EDGE:
         opening = ""
     if _HAS_END.search(text) and end:
@@ -105,9 +133,9 @@ def _compile_line(line: str, name: str, fail: Fail, date: str = "") -> DateForm:
     text = re.sub(r"(?<!\\)\*\*(\)*)$", r"\1", text)
     # With a number, everything the line says is cut out, as fail2ban does.
     whole = _NUMBER.search(text) is not None
-    expanded = expand_directives(text, fail)
+    expanded = expand_directives(text, ValueError)
     expanded = _NUMBER.sub(lambda found: f"(?a:{_NUMBERS[found[1].upper()]})", expanded)
-    expanded = _DATE.sub(lambda _: f"(?a:{date})", expanded)
+    expanded = _DATE.sub(lambda _: _date(date), expanded)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -116,7 +144,7 @@ def _compile_line(line: str, name: str, fail: Fail, date: str = "") -> DateForm:
                 expanded = re.sub(r"^(\^?)(.*?)(\$?)$", r"\1(\2)\3", expanded, flags=re.DOTALL)
             pattern = re.compile(f"{opening}{expanded}{end}", flags)
     except (re.error, OverflowError, RecursionError) as error:
-        raise fail(f"datepattern does not compile: {error}") from error
+        raise ValueError(f"datepattern does not compile: {error}") from error
     # `^a|b` is not held to the beginning as a whole.
     at_beginning = opening.startswith("^") or (expanded.startswith("^") and "|" not in text)
     unnamed = inner.groups - len(inner.groupindex)

@@ -38,14 +38,26 @@ class DateForm:
     when `anywhere`. Its first group is what is cut out; groups named as strptime's directives are the date's fields
     (see `directives.py`). A form without fields says that the lines it matches have no date of their own.
 
-    The text of an expression is compiled with `FLAGS` when it is first needed: most forms are never tried, and to
+    The text of an expression is compiled with `flags` when it is first needed: most forms are never tried, and to
     compile them all takes as long as to read ten thousand lines.
 
     `bounded` promises that what is cut out joins no words: it begins at the line's beginning; or it stands between
     characters, or before the line's end, that are neither letter, digit nor underscore.
     """
 
-    __slots__ = ("after", "anywhere", "bounded", "fraction", "look", "minute", "name", "names", "second", "source")
+    __slots__ = (
+        "after",
+        "anywhere",
+        "bounded",
+        "flags",
+        "fraction",
+        "look",
+        "minute",
+        "name",
+        "names",
+        "second",
+        "source",
+    )
 
     look: Callable[..., re.Match[str] | None]
     minute: tuple[int, ...]
@@ -61,22 +73,23 @@ class DateForm:
         anywhere: bool = False,
         after: re.Pattern[str] | None = None,
         bounded: bool = False,
+        flags: int = FLAGS,
     ) -> None:
         self.name = name
         self.anywhere = anywhere
         self.after = after
         self.bounded = bounded
         if isinstance(pattern, str):
-            self.source = pattern
+            self.source, self.flags = pattern, flags
         else:
-            self.source = pattern.pattern
+            self.source, self.flags = pattern.pattern, pattern.flags
             self._take(pattern)
 
     def __getattr__(self, name: str) -> Any:
         """What the expression gives, compiled when it is first asked for."""
         if name not in _COMPILED:
             raise AttributeError(name)
-        self._take(re.compile(self.source, FLAGS))
+        self._take(re.compile(self.source, self.flags))
         return getattr(self, name)
 
     def _take(self, pattern: re.Pattern[str]) -> None:

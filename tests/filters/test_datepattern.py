@@ -268,6 +268,26 @@ def test_what_joins_no_words_is_known(pattern):
     assert all(form.bounded for form in compile_datepattern(pattern, ValueError)) == (pattern in BOUNDED)
 
 
+@pytest.mark.parametrize("pattern", ["{DATE}", r"^[^\[]*\[({DATE})", r"(\[{DATE}\s*\])", "x%d {DATE}"])
+def test_with_every_usual_date_a_pattern_can_be_searched_for(pattern):
+    """A pattern that is taken is sound with all of them, and each time it is one group that is cut out."""
+    try:
+        forms = compile_datepattern(pattern, ValueError)
+    except ValueError:
+        assert "%d" in pattern  # the field is there twice
+        return
+    assert all(form.minute and callable(form.look) for form in forms)
+    patterns = [re.compile(form.source, form.flags) for form in forms]
+    assert {pattern.groups - len(pattern.groupindex) for pattern in patterns} == {1}
+
+
+@pytest.mark.parametrize("pattern", ["(?P<Z>CET) {DATE}", "(?P<p>x) {DATE}"])
+def test_a_group_that_clashes_with_some_usual_date_is_refused_at_once(pattern):
+    """Not when a line comes that has such a date."""
+    with pytest.raises(ValueError, match="datepattern does not compile"):
+        compile_datepattern(pattern, ValueError)
+
+
 DATES = [
     "2026-11-22 13:00:00",
     "Nov 22 13:00:00",
