@@ -31,6 +31,7 @@ _EDGE = r"(?:(?<!\w)|(?!\w))"
 _HAS_BEGINNING = re.compile(r"(?:\((?:\?:)?)*(?:\^|\*\*)")
 _HAS_END = re.compile(r"(?<!\\)(?:\$|\\b|\\s|\*\*)\)*$")
 _BOUNDED_DATE = re.compile(r"""(?:[ =:<>"'-]|\\[\[\](){}])\(\{DATE\}\)$""", re.IGNORECASE)
+_WORD_AT_BEGINNING = re.compile(r"%(?:Ex[YymdHMS]|[YymjHIMSbBaAG])")  # %d and %k may take a blank
 _WORD_AT_END = re.compile(r"(?<!%)%(?:Ex)?[A-Za-z]$")
 _OPTIONAL_AT_END = re.compile(r"(?:\(\?:[^()|%]*%(?:Ex)?[A-Za-z]\)\?)+$")
 _CLASHING = re.compile(r"\(\?P|\(\?\(|\\\d")
@@ -153,12 +154,18 @@ def _compile_line(line: str, name: str, date: str = "") -> DateForm:
         (at_beginning and not opening and not unnamed)
         # `{^LN-BEG}…`: behind what is no letter or digit
         or (at_beginning and bool(end) and not unnamed and _ends_in_word(text))
+        # `%Y…`: between what is no letter or digit
+        or (opening == _EDGE and bool(end) and not unnamed and _is_word_at_edges(text))
         # `…()`: nothing is cut out
         or (unnamed == 1 and text.endswith("()"))
         # `…[({DATE})`
         or (unnamed == 1 and bool(end) and _BOUNDED_DATE.search(text) is not None)
     )
     return DateForm(name, pattern, anywhere=not at_beginning, bounded=bounded)
+
+
+def _is_word_at_edges(text: str) -> bool:
+    return "|" not in text and _WORD_AT_BEGINNING.match(text) is not None and _ends_in_word(text)
 
 
 def _ends_in_word(text: str) -> bool:

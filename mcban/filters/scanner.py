@@ -59,7 +59,9 @@ class _Dates:
     def __init__(self, forms: tuple[DateForm, ...], clock: Clock) -> None:
         self._clock = clock
         self._first = forms[0]
-        is_plain = self._first.after is None and not self._first.anywhere and self._first.bounded
+        # Of forms that are searched for, the leftmost date counts, whichever form has it.
+        decides = not self._first.anywhere or len(forms) == 1
+        is_plain = self._first.after is None and decides and self._first.bounded
         self._look = self._first.look if is_plain else None
         self._others = forms[1:] if is_plain else forms
         self._kept: dict[str, int | None] = {}

@@ -236,6 +236,8 @@ def test_a_pattern_compiles_or_is_refused(text):
 
 BOUNDED = [
     "^%Y-%m-%d %H:%M:%S",
+    "%Y-%m-%d %H:%M:%S",
+    "%b %d %H:%M:%S(?:\\.%f)?(?: %z)?",
     r"^L %d/%m/%Y - %H:%M:%S",
     r"^<\d+>\d+\s+{DATE}",
     r"^\[%d/%b/%Y %H:%M:%S\]",
@@ -249,7 +251,10 @@ BOUNDED = [
     "EPOCH",
 ]
 UNBOUNDED = [
-    "%Y-%m-%d %H:%M:%S",
+    "%d/%b/%Y:%H:%M:%S %z",
+    "%Y-%m-%d|x%H",
+    "**%Y-%m-%d %H:%M:%S",
+    "%H:%M:%S?",
     "{UNB}%Y-%m-%d",
     "{^LN-BEG}%H:%M:%S**",
     r"{^LN-BEG}\[%H:%M:%S\]",
