@@ -154,7 +154,7 @@ def rfc3339(at: int | None) -> str | None:
     """Seconds since the epoch as RFC 3339 in UTC; None for none and for ever."""
     if at is None or at >= FOREVER:
         return None
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(at, UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def read_blocks(log: str, seen: Callable[[int], None] | None = None) -> Iterator[bytes]:

@@ -13,6 +13,8 @@ from mcban.filters.zones import fixed_zone, read_named
 _DAY = 86_400
 _TOLERANCE = 60
 """Seconds by which a log's clock may be ahead of ours."""
+_MOMENTS = range(-62_135_596_800, 253_402_300_800)
+"""Years 1 to 9999 in UTC: other moments cannot be shown, nor can a log have them."""
 _MONTH = {name[:3].lower(): number for number, name in enumerate(MONTHS, start=1)}
 _WEEKDAY = {name[:3].lower(): number for number, name in enumerate(WEEKDAYS)}
 
@@ -36,8 +38,8 @@ class Clock:
         self._now = 0
 
     def read(self, found: FoundDate, now: int) -> int | None:
-        """The moment of a found date, whole seconds; None when there is no such day or time, its zone is unknown, or
-        its form has no fields.
+        """The moment of a found date, whole seconds; None when there is no such day or time, its zone is unknown, its
+        form has no fields, or it is outside of the years 1 to 9999.
 
         `now`, in seconds since the epoch, decides about what the date leaves out. A date without a year belongs to
         the latest year that puts it no more than a day into the future; so does one that has the day alone, with its
@@ -63,10 +65,11 @@ class Clock:
 
     def _read_fields(self, form: DateForm, groups: re.Match[str], now: int) -> int | None:
         try:
-            return self._read_minute(form, groups, now)
+            at = self._read_minute(form, groups, now)
         except (ValueError, OverflowError):
             # A filter that names its groups itself may take for a field what is no number, or a minute 77.
             return None
+        return at if at is not None and at in _MOMENTS else None
 
     def _read_minute(self, form: DateForm, groups: re.Match[str], now: int) -> int | None:
         second = min(int(groups[form.second] or 0), 59) if form.second else 0
