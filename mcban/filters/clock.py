@@ -54,25 +54,26 @@ class Clock:
             self._minutes.clear()
             self._now = now
         # What is cut out is all that decides, and does not differ from line to line.
+        text = None
         if form.bounded and not (form.fraction and groups[form.fraction]):
             text = (form, groups[1])
             try:
                 return self._read[text]
             except KeyError:
-                at = self._read[text] = self._read_fields(form, groups, now)
-                return at
-        return self._read_fields(form, groups, now)
-
-    def _read_fields(self, form: DateForm, groups: re.Match[str], now: int) -> int | None:
+                pass
         try:
             at = self._read_minute(form, groups, now)
         except (ValueError, OverflowError):
             # A filter that names its groups itself may take for a field what is no number, or a minute 77.
-            return None
-        return at if at is not None and at in _MOMENTS else None
+            at = None
+        if text:
+            self._read[text] = at
+        return at
 
     def _read_minute(self, form: DateForm, groups: re.Match[str], now: int) -> int | None:
-        second = min(int(groups[form.second] or 0), 59) if form.second else 0
+        second = int(groups[form.second] or 0) if form.second else 0
+        if not 0 <= second <= 59:
+            second = 59  # of a leap second, too
         fields = groups.group(*form.minute)
         key = (form, fields)
         try:
@@ -82,7 +83,9 @@ class Clock:
             given = {name: text for name, text in zip(form.names, values, strict=True) if text}
             start = self._calculate(given, 0, now)
             end = self._calculate(given, 59, now)
-            if start is not None and end != start + 59:  # in this minute the second matters
+            if start is not None and start not in _MOMENTS:
+                start = None
+            elif start is not None and end != start + 59:  # in this minute the second matters
                 return self._calculate(given, second, now)
             self._minutes[key] = start
         return None if start is None else start + second

@@ -21,7 +21,7 @@ def read(pattern, line, now=NOW, zone=UTC):
     if found is None:
         return None, None
     at = Clock(zone).read(found, now)
-    return line[found.start : found.end], at and datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return line[found.start : found.end], at and datetime.fromtimestamp(at, UTC).isoformat()[:19]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,7 @@ def read(pattern, line, now=NOW, zone=UTC):
         ("^%Y-%m-%d%z", "0001-01-01+1400", "0001-01-01+1400", None),
         ("^%Y-%m-%d%z", "9999-12-31-1400", "9999-12-31-1400", "9999-12-31T14:00:00"),
         ("^%Y-%m-%d %H:%M%z", "9999-12-31 23:00-1400", "9999-12-31 23:00-1400", None),
+        (r"^%Y-%m-%d %H:%M:(?P<S>-?\d+)", "0001-01-01 00:00:-99", "0001-01-01 00:00:-99", "0001-01-01T00:00:59"),
         ("TAI64N", "@4fffffffffffffffffffffff x", "@4fffffffffffffffffffffff", None),
         # the usual dates elsewhere
         (r"^<W>{DATE}", "<W>2026-11-22 13:00:00.1 x", "<W>2026-11-22 13:00:00.1", "2026-11-22T13:00:00"),
