@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from mcban.core.model import FOREVER, Ban, Hit, Position
 from mcban.core.plan import Plan
 from mcban.daemon.lookout import Lookout
 from mcban.errors import DatabaseError, DataError, McbanError
+from mcban.firewall.base import IncompleteError
 from mcban.logs import LogStatus
 from mcban.service.context import Context, World
 from mcban.service.known import Known, ask, known_by
@@ -91,17 +93,20 @@ class Bridge:
         """A full sync was made."""
         if outcome.aim is None:  # the database forgot what the kernel holds: that is nothing to go by
             return
-        self.known = known_by(world, outcome.aim)
-        self._copy.replace()
-        if self._lookout is not None and not self.watching and not self._behind:
-            for entry, jail in self._lookout.unconfirmed(self.known):
-                log.info("%s in %s was banned while the database was away, which it does not confirm", entry, jail)
-            self._lookout = None
+        self._know(known_by(world, outcome.aim))
 
     def learn(self) -> None:
         """The kernel does not take all that SQL says: find that out without it. Raises what the database raises."""
-        self.known = ask(self._context)
+        self._know(ask(self._context))
+
+    def _know(self, known: Known) -> None:
+        """This is what SQL says. What was done without it before counts no more, once all was read for SQL."""
+        self.known = known
         self._copy.replace()
+        if self._lookout is not None and not self.watching and not self._behind:
+            for entry, jail in self._lookout.unconfirmed(known):
+                log.info("%s in %s was banned while the database was away, which it does not confirm", entry, jail)
+            self._lookout = None
 
     def note(self, outcome: Outcome) -> None:
         """Single bans were put into the kernel, or taken out, as SQL says."""
@@ -240,9 +245,9 @@ class Bridge:
         self._drop_allowed(self.known)
         self.outage = Outage(str(error), context.now)
         log.error("%s; started without it: %s", error, said)
-        done = restore(context, self.known.aim(context))
-        count = done.plan.additions
-        log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
+        with suppress(IncompleteError):  # all else is in force; what is not is told by the first look for what is gone
+            count = restore(context, self.known.aim(context)).plan.additions
+            log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
         return self.known.world
 
     def _read_copy(self, error: McbanError) -> Copied | None:

@@ -17,6 +17,7 @@ from mcban.daemon.signals import Signals
 from mcban.errors import DatabaseError, FirewallError
 from mcban.firewall.ipset import IpsetFirewall
 from mcban.firewall.memory import MemoryFirewall
+from mcban.service import bans
 from mcban.service.context import Context
 from mcban.service.sync import Outcome
 from mcban.store.database import Database
@@ -24,7 +25,7 @@ from tests.conftest import MakeContext
 from tests.daemon.desk import CUSTOM_JAIL, failures, follow, read_until
 from tests.netns import Host
 from tests.patience import PATIENCE, until
-from tests.service.desk import IP, execute, held, known
+from tests.service.desk import IP, execute, held, in_force, known
 
 
 def no_answer(*_: object, **__: object) -> None:
@@ -164,6 +165,60 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_nobody_from_looking_out(
     log.write_text(failures(context, 3))
     until(lambda: engine._vigil.keep() is not None and IP in host.run("ipset", "list", "mc-ssh-1d").split())
     assert engine._bridge.known is not None and "my-jail" in engine._bridge.known.bans
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_jail_that_the_kernel_does_not_take_keeps_no_engine_from_starting_without_sql(
+    context: Context, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bans of all other jails are in force then, attackers are put out, and `status` says which one is not."""
+    log = tmp_path / "auth.log"
+    log.write_text("")
+    execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
+    bans.ban(context, "mc-webauth-1d", [IP], None, force=False, yes=False)
+    host.run("ipset", "create", "mc-exim-1d", "hash:ip,port")
+    monkeypatch.setattr(Database, "write", no_answer)
+    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir), Signals())
+    engine.start()
+    assert IP in host.run("ipset", "list", "mc-webauth-1d").split()
+    engine._go_without()
+    log.write_text(failures(context, 3))
+    until(lambda: engine._go_without() is None and IP in host.run("ipset", "list", "mc-ssh-1d").split())
+    engine._statement.publish()
+    (trouble,) = look(context.config.state_dir).said["troubles"]
+    assert "set mc-exim-1d is there, but not as mcban makes it" in trouble
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_who_was_let_in_since_the_last_time_that_sql_was_away_is_not_put_out_by_the_next(
+    make_context: MakeContext, host: Host, tmp_path: Path
+) -> None:
+    """Also while the kernel refuses a jail, so that no full sync is ever whole."""
+    context, other, log = make_context(), make_context(node="there"), tmp_path / "auth.log"
+    engine = follow(replace(context, firewall=IpsetFirewall()), log)
+    host.run("ipset", "create", "my-jail", "hash:ip,port")
+    execute(context, CUSTOM_JAIL)
+    engine._guarded(engine._poll)
+
+    def banned() -> bool:
+        return IP in host.run("ipset", "list", "mc-ssh-1d").split()
+
+    engine._bridge.failed("away")
+    engine._vigil.look_out()
+    log.write_text(failures(context, 3))
+    until(lambda: engine._vigil.keep() is not None and banned())
+    engine._over()
+    read_until(
+        engine, lambda: engine._bridge.outage is None and not engine._catching_up(busy=False) and in_force(other)
+    )
+    engine._guarded(engine._tend)
+    bans.unban(other, None, [IP])
+    engine._guarded(engine._poll)
+    assert not banned()
+    engine._bridge.failed("away again")
+    for action in (engine._vigil.look_out, engine._vigil._restore):
+        engine._guarded(action, asks=False)
+    assert not banned()
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
