@@ -325,11 +325,12 @@ class Engine:
         self._purging.step(self._context, self._enforcement.world)
 
     def _reload(self) -> None:
-        """Read jails and filters again: SIGHUP."""
+        """Read jails and filters again: SIGHUP. What the kernel refuses of that is no reason to do so once more."""
         self._enforcement.take_over(anew=True)
         self._follow_sources()
-        self._enforcement.mend()
         self._due["reload"] = NEVER
+        self._enforcement.doubt()
+        self._guarded(self._tend)
         log.info("reloaded")
         self._statement.publish()
 

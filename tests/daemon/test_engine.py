@@ -17,7 +17,7 @@ import pytest
 from mcban.core.model import Position
 from mcban.core.plan import Actual
 from mcban.daemon.enforcement import Enforcement
-from mcban.daemon.engine import Engine
+from mcban.daemon.engine import NEVER, Engine
 from mcban.daemon.presence import Presence, look
 from mcban.daemon.signals import Signals
 from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError, RefusedError
@@ -241,6 +241,26 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_no_other_from_being_in_force
     assert "-j mcban" in host.run("iptables", "-S", "INPUT")
     assert caplog.text.count("set mc-ssh-1d is there, but not as mcban makes it") == 1
     assert len(look(context.config.state_dir).said["troubles"]) == 1
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_reload_is_done_when_jails_and_filters_are_read_whatever_the_kernel_refuses(
+    context: Context, host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said, and not made anew for as long as the list of one jail is somebody else's; that is told until it is
+    mended."""
+    host.run("ipset", "create", "my-jail", "hash:ip,port")
+    engine = follow(replace(context, firewall=IpsetFirewall()), tmp_path / "auth.log")
+    execute(context, CUSTOM_JAIL)
+    caplog.set_level(logging.INFO, logger="mcban")
+    engine._due["reload"] = 0.0
+    engine._guarded(engine._reload)
+    assert engine._due["reload"] == NEVER and "reloaded" in caplog.text
+    assert len(look(context.config.state_dir).said["troubles"]) == 1
+    host.run("ipset", "destroy", "my-jail")
+    engine._guarded(engine._tend)
+    engine._statement.publish()
+    assert look(context.config.state_dir).said["troubles"] == []
 
 
 def test_a_reload_that_failed_is_made_up_for(
