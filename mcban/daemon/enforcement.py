@@ -127,10 +127,11 @@ class Enforcement:
             self.doubt()
         try:
             outcome = sync(self._context, spare=self._bridge.spared)
-        except IncompleteError:
+        except IncompleteError as error:
+            self._troubles.forget_refusals(but=error.refused)
             self._bridge.learn()  # the rest is in force
             raise
-        self._troubles.forget_refusals()
+        self._troubles.forget_refusals(but=outcome.refusals)
         self.note(outcome)
         self._drift.synced(self._context, outcome, time.monotonic())
         self._owed = False

@@ -21,7 +21,7 @@ class Troubles:
         self._failed: dict[str, str] = {}
         self._faults: list[Fault] = []
         self._told: set[str] = set()
-        self._refusals: tuple[Refusal, ...] = ()
+        self._refusals: dict[Refusal, None] = {}
 
     def failed(self, activity: str, why: str) -> None:
         """An activity went wrong. One reason often stops several: it is said once."""
@@ -56,11 +56,12 @@ class Troubles:
         for refusal in refusals:
             if refusal not in self._refusals:
                 log.error("not enforced: %s in %s: %s", refusal.entry, refusal.jail, refusal.why)
-        self._refusals = tuple(dict.fromkeys((*self._refusals, *refusals)))
+        self._refusals.update(dict.fromkeys(refusals))
 
-    def forget_refusals(self) -> None:
-        """Everything was put into the kernel anew: what it refuses is told by that."""
-        self._refusals = ()
+    def forget_refusals(self, but: Iterable[Refusal]) -> None:
+        """Everything was put into the kernel anew: of what it refused before, it still refuses these at the most."""
+        still = set(but)
+        self._refusals = {refusal: None for refusal in self._refusals if refusal in still}
 
     def status(self) -> dict[str, Any]:
         """For `mcban status`."""
