@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mcban.cli.output import Noun, context_of, emit, finish, json_option
-from mcban.errors import printable
+from mcban.cli.output import Noun, context_of, emit, finish, json_option, say
 from mcban.service.bans import Report
 from mcban.store import schema
 from mcban.wiring import open_database, open_state
@@ -58,7 +57,7 @@ def adopt(ctx: click.Context, source: str | None, only_check: bool) -> int:
         adopted = adoption.adopt(context, check=only_check)
     status = finish(Report(adopted.done))
     for line in adopted.to_mend:
-        click.echo(f"mcban: {printable(line, 1000)}", err=True)
+        say(line)
     return status
 
 

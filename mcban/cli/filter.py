@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from mcban.cli.inspection import look, print_hits, print_lines, summarise
-from mcban.cli.output import Noun, config_of, emit, json_option, plural, read_blocks, table
+from mcban.cli.output import Noun, config_of, emit, json_option, plural, read_blocks, say, table
 from mcban.cli.progress import Progress
 from mcban.errors import FilterError, UsageError, printable
 from mcban.filters import (
@@ -255,7 +255,7 @@ def _watch(log: str, progress: Progress) -> Iterator[bytes]:
 
     for number, block in enumerate(read_blocks(log, progress.read)):
         if not number and is_utf16(block):
-            click.echo(f"mcban: {printable(log)}: {UTF16_SAID}", err=True)
+            say(f"{printable(log)}: {UTF16_SAID}")
         yield block
         progress.matched(block)
 
@@ -276,7 +276,7 @@ def _load(ctx: click.Context, name: str, *, journal: bool = False) -> Filter:
     said."""
     one = _find(ctx, name, load_journal_filter if journal else load_filter)
     for line in one.warnings:
-        click.echo(f"mcban: {printable(line, 1000)}", err=True)
+        say(line)
     return one
 
 

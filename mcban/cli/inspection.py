@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mcban.cli.interrupt import interrupt
-from mcban.cli.output import plural, rfc3339, table
+from mcban.cli.output import plural, rfc3339, say, table
 from mcban.errors import printable
 from mcban.filters import Explanation, Filter, Rule, Scanner
 from mcban.filters.watchdog import LIMIT
@@ -37,7 +37,7 @@ def print_hits(scanner: Scanner, blocks: Iterator[bytes], now: int) -> None:
         lines += block.count(b"\n")
     given_up = sum(scanner.gave_up.values())
     if given_up:
-        click.echo(f"mcban: {plural(given_up, 'line')} given up: the filter takes too long for it", err=True)
+        say(f"{plural(given_up, 'line')} given up: the filter takes too long for it")
 
 
 def print_lines(seen: Inspection, blocks: Iterator[bytes], now: int) -> None:

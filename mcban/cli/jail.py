@@ -12,10 +12,12 @@ from mcban.cli.output import (
     emit,
     finish,
     force_option,
+    heard_or_not,
     jail_option,
     jail_required,
     json_option,
     plural,
+    say,
     table,
     yes_option,
 )
@@ -86,7 +88,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
         ),
     )
     for fault in seen.faults:
-        click.echo(f"mcban: {fault}", err=True)
+        say(str(fault))
 
 
 @jail.command()
@@ -248,7 +250,8 @@ def reload_(ctx: click.Context, name: str | None) -> int:
         raise NoPermissionError("no permission to signal the engine: run as root, or as its user") from None
     faults = overview(context, name).faults
     for fault in faults:
-        click.echo(f"mcban: {fault}", err=True)
+        say(str(fault))
     how = f"{plural(len(faults), 'fault')} in the jails" if faults else "the jails are in order"
-    click.echo(f"{how}; {'the engine was asked to reload' if asked else 'no engine runs'}")
+    with heard_or_not():
+        click.echo(f"{how}; {'the engine was asked to reload' if asked else 'no engine runs'}")
     return status

@@ -85,7 +85,7 @@ def _warn(ctx: click.Context, config: settings.Config) -> None:
     if not ctx.meta.setdefault(_WARNED, False):
         ctx.meta[_WARNED] = True
         for line in config.warnings:
-            _say(line)
+            say(line)
 
 
 def context_of(ctx: click.Context, *, database: bool = True, waiting: bool = True) -> Context:
@@ -112,8 +112,7 @@ def _tell_of_waiting(context: Context, since: float) -> None:
     database = context.database
     wait = database.longest_wait
     end = "" if wait is None else time.strftime(", until %T", time.localtime(since + wait))
-    with suppress(OSError, ValueError):  # nobody reads it
-        click.echo(f"mcban: waiting for {printable(database.shown_url, 1000)} to answer{end}", err=True)
+    say(f"waiting for {database.shown_url} to answer{end}")
 
 
 @contextmanager
@@ -135,13 +134,20 @@ def drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say(line: str) -> None:
+    """A line on standard error. Where that cannot be written, on a full disk or with a reader that is gone, what the
+    command is for goes on, and its exit status says how it ended."""
+    with suppress(OSError, ValueError):
+        click.echo(f"mcban: {printable(line, 1000)}", err=True)
+
+
 def finish(report: Report) -> int:
     """Print what a command did, and what failed; the exit status."""
     with heard_or_not():
         for line in report.done:
             click.echo(printable(line, 1000))
     for line in report.failed:
-        click.echo(f"mcban: {printable(line, 1000)}", err=True)
+        say(line)
     return 1 if report.failed else 0
 
 
@@ -167,13 +173,9 @@ def read_blocks(log: str, seen: Callable[[int], None] | None = None) -> Iterator
         raise UsageError("the name of a log is empty")
     if log == "-" and sys.stdin is None:
         raise DataError("standard input is closed: name a log, or let another command write to it")
-    for block in read_journal(log, _say) if is_journal(log) else read_file(log, seen=seen):
+    for block in read_journal(log, say) if is_journal(log) else read_file(log, seen=seen):
         with interrupt:
             yield block
-
-
-def _say(line: str) -> None:
-    click.echo(f"mcban: {printable(line, 1000)}", err=True)
 
 
 def plural(count: int, one: str, many: str = "") -> str:

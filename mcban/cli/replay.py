@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mcban.cli.output import context_of, emit, jail_required, json_option, plural, read_blocks, rfc3339, table
+from mcban.cli.output import context_of, emit, jail_required, json_option, plural, read_blocks, rfc3339, say, table
 from mcban.cli.progress import Progress
 from mcban.core import ladder
 from mcban.core.allowlist import AllowList
@@ -74,7 +74,7 @@ def replay(ctx: click.Context, name: str, logs: tuple[str, ...], thresholds: str
         else:
             done = replay_logs(context, group, world.allow, named, blocks)
     for line in seen.warnings if numbers is not None else done.warnings:
-        click.echo(f"mcban: {printable(line, 1000)}", err=True)
+        say(line)
     if numbers is not None:
         _show_preview(context, group, seen, as_json=as_json)
     else:
@@ -119,7 +119,7 @@ def _world(context: Context) -> World:
         open_database(context)
         return context.database.read(lambda t: load_world(context, t))
     except (ConfigError, NoPermissionError, UnavailableError) as error:
-        click.echo(f"mcban: using the jails that mcban comes with: {error}", err=True)
+        say(f"using the jails that mcban comes with: {error}")
         return World(read_book(_shipped(), context.host.port_number), AllowList())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-from mcban.cli.output import context_of, emit, heard_or_not, json_option
+from mcban.cli.output import context_of, emit, heard_or_not, json_option, say
 from mcban.core.plan import Plan
 from mcban.errors import RefusedError, printable
 from mcban.service import sync as service
@@ -35,10 +35,10 @@ def sync(ctx: click.Context, check: bool, force: bool, as_json: bool) -> int:
         taken = {jail: why for jail, why in found.actual.taken.items() if jail in found.plan.create}
         _tell(found.plan, as_json, taken=taken)
         for why in taken.values():
-            click.echo(f"mcban: {why}", err=True)
+            say(why)
         withheld = service.guard(context, found)[1]
         if withheld:
-            click.echo(f"mcban: without --force, mcban sync does the rest of it only: {withheld}", err=True)
+            say(f"without --force, mcban sync does the rest of it only: {withheld}")
         return 0 if found.plan.empty else 1
     take_over(context)
     outcome = service.sync(context, force=force)
@@ -47,9 +47,7 @@ def sync(ctx: click.Context, check: bool, force: bool, as_json: bool) -> int:
         raise RefusedError(outcome.withheld)
     _tell(outcome.plan, as_json, applied=True, whole=not outcome.refusals)
     for refusal in outcome.refusals:
-        click.echo(
-            f"mcban: {printable(refusal.entry)} in {printable(refusal.jail)} is not enforced: {refusal.why}", err=True
-        )
+        say(f"{printable(refusal.entry)} in {printable(refusal.jail)} is not enforced: {refusal.why}")
     return 1 if outcome.refusals else 0
 
 

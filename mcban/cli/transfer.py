@@ -17,6 +17,7 @@ from mcban.cli.output import (
     plural,
     read_blocks,
     rfc3339,
+    say,
     yes_option,
 )
 from mcban.cli.peer import ssh_peers
@@ -138,9 +139,9 @@ def _parse_allowed(text: str) -> str:
 
 def _tell_bad(read: EntryList, shown: str) -> None:
     for line in read.bad[:BAD_SHOWN]:
-        click.echo(f"mcban: {shown}:{line.number}: {printable(line.why, 200)}", err=True)
+        say(f"{shown}:{line.number}: {printable(line.why, 200)}")
     if len(read.bad) > BAD_SHOWN:
-        click.echo(f"mcban: {shown}: … and {len(read.bad) - BAD_SHOWN} more", err=True)
+        say(f"{shown}: … and {len(read.bad) - BAD_SHOWN} more")
 
 
 @click.command()

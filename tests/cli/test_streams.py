@@ -72,6 +72,22 @@ def test_an_error_that_cannot_be_written_keeps_its_status(terminal: Terminal) ->
         assert terminal.process(before=before).status == 2
 
 
+def test_a_word_that_nobody_reads_stops_nothing(terminal: Terminal) -> None:
+    """Where a warning cannot be written, on a full disk or with a reader of standard error that is gone, a command does
+    what it is for; and what failed without being heard of gives the status that it would give."""
+    for typed in ('"$@" 2>/dev/full', '{ sleep 0.1; exec "$@" 2>&1 >/dev/null; } | true; exit "${PIPESTATUS[0]}"'):
+        before = ("bash", "-c", typed, "bash")
+        terminal.does("ban", "-j", "mc-exim-1d", "-i", "203.0.113.0/24", "-i", "203.0.113.7")
+        assert terminal.process("unban", "-i", "203.0.113.7", before=before).status == 1
+        exposed = terminal.write("exposed.toml", '[database]\nurl = "mysql+pymysql://u:word@127.0.0.1:1/d"\n')
+        exposed.chmod(0o644)
+        assert terminal.process("--config", str(exposed), "banned", before=before).status == 69
+        assert (
+            terminal.process("--config", str(exposed), "replay", "-j", "mc-exim", "/dev/null", before=before).status
+            == 0
+        )
+
+
 def test_control_c_is_one_line(terminal: Terminal) -> None:
     """Ctrl-C in the midst of a long `replay` ends it with one line and 130."""
     pipe = terminal.folder / "endless"
