@@ -6,6 +6,7 @@ Which sets there should be, and what refers to them, is left to `ipset`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from mcban.core.plan import timeouts
 from mcban.errors import FirewallError, printable
@@ -126,5 +127,6 @@ class Contents:
         for (family, suffix), some in zip(FAMILIES, split(gone), strict=True):
             header = self.headers.get(jail + suffix)
             if some and header is not None and header.holds(family):
-                refused += [Refusal(jail, entry, why) for entry, why in self._sets.delete(header, family, some)]
+                with suppress(GoneError):  # since it was listed
+                    refused += [Refusal(jail, entry, why) for entry, why in self._sets.delete(header, family, some)]
         return refused

@@ -243,6 +243,15 @@ def test_a_jail_that_others_use_is_not_torn_away(firewall: IpsetFirewall, kernel
     assert kernel.run("ipset", "list", "-n").split() == ["mc-exim-1d"]
 
 
+def test_a_set_that_vanishes_keeps_nobody_banned_in_others(kernel: Host) -> None:
+    """Who is let in everywhere is let in there at once."""
+    firewall, entry = IpsetFirewall(), {"192.0.2.1": FOREVER, "2001:db8::1": FOREVER}
+    firewall.apply(Plan(create=("a", "b"), add={"a": entry, "b": entry}), now())
+    kernel.run("ipset", "destroy", "a")
+    assert firewall.apply(Plan(remove={"a": entry.keys(), "b": entry.keys()}), now()) == []
+    assert firewall.read(["a", "b"]).entries == {"b": {}}
+
+
 def test_a_set_that_vanishes_between_read_and_apply_is_an_error_worth_a_retry(kernel: Host) -> None:
     """The next round mends it; what is for other sets is there at once."""
     firewall = IpsetFirewall()
