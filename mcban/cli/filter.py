@@ -61,8 +61,10 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 
 
 def _describe(one: FilterFile, folders: tuple[Path, ...]) -> dict[str, Any]:
-    hidden = [folder / one.path.name for folder in folders if folder != one.path.parent]
-    hides = [str(path) for path in hidden if _is_file(path)]
+    home = one.path.parent if one.path.parent in folders else one.path.parent.parent
+    others = [folder for folder in folders if folder != home]
+    hidden = [[folder / f"{one.name}{kind}" for kind in (".conf", ".local")] for folder in others]
+    hides = [str(path) for both in hidden for path in [next(filter(_is_file, both), None)] if path]
     row: dict[str, Any] = {"name": one.name, "path": str(one.path), "files": [], "hides": hides}
     try:
         loaded = load_filter(one.name, folders)

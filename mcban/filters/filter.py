@@ -154,7 +154,8 @@ def _compile(definition: Definition) -> Filter:
     maxlines = _maxlines(options.get("maxlines", ""), fail)
     rules = _rules(definition, "failregex", fail, multiline=maxlines > 1)
     if not rules:
-        raise fail("has no failregex")
+        hint = f", and hides {definition.hides}: put it beside that" if definition.hides else ""
+        raise fail(f"has no failregex{hint}")
     prefixes = _rules(definition, "prefregex", fail, lines=False, multiline=maxlines > 1)
     prefix = prefixes[0] if prefixes else None
     sources = set(prefix.expression.groupindex) if prefix else set()

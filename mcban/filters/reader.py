@@ -8,7 +8,8 @@ from __future__ import annotations
 import configparser
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class Definition:
     origins: Mapping[str, Path]
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
+    hides: Path | None = None
+    """The file of another folder that this one, without a NAME.conf, may have been meant to extend."""
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -78,13 +81,25 @@ def list_filters(folders: Sequence[Path]) -> list[FilterFile]:
     seen: dict[str, FilterFile] = {}
     for folder in folders:
         try:
-            files = sorted(path for path in folder.iterdir() if path.suffix in {".conf", ".local"})
+            entries = sorted(folder.iterdir())
         except OSError:
             continue
-        for path in files:
-            if NAME.fullmatch(path.stem):
-                seen.setdefault(path.stem, FilterFile(path.stem, path))
+        for name, path in _list_layers(entries):
+            if NAME.fullmatch(name):
+                seen.setdefault(name, FilterFile(name, path))
     return sorted(seen.values(), key=lambda file: file.name)
+
+
+def _list_layers(entries: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """The names of the filters of a folder, each with its files, in the order in which these are read."""
+    for kind in (".conf", ".local"):
+        for path in entries:
+            if path.suffix == kind:
+                yield path.stem, path
+        for path in entries:
+            if path.suffix == ".d":
+                with suppress(FilterError):  # whoever loads it is told
+                    yield from ((path.stem, part) for part in _list_parts(path.stem, path, kind))
 
 
 def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
@@ -106,7 +121,16 @@ def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
         if not remarks:
             raise
         raise FilterError(f"{error}; {remarks[0]}") from None
-    return Definition(name, layers[0], options, origins, files, warnings)
+    return Definition(name, layers[0], options, origins, files, warnings, _find_hidden(name, layers[0], folders))
+
+
+def _find_hidden(name: str, decides: Path, folders: Sequence[Path]) -> Path | None:
+    plain = [folder / f"{name}.conf" for folder in folders]
+    for path in [] if decides in plain else plain:
+        with suppress(FilterError):
+            if _is_file(name, path):
+                return path
+    return None
 
 
 def _find(name: str, folders: Sequence[Path]) -> list[Path]:

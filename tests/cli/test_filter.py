@@ -200,8 +200,11 @@ def test_where_each_filter_comes_from(bare: Terminal) -> None:
     two = bare.write("two/x.conf", "[Definition]\nfailregex = ^ other <HOST>$\n").parent
     bare.write("two/z.conf", "[Definition]\nfailregex = ^ (<HOST>$\n")
     bare.write("two/w.conf", "[INCLUDES]\nbefore = gone.conf\n[Definition]\nfailregex = ^ <HOST>$\n")
+    bare.write("one/v.d/1.conf", "[Definition]\nfailregex = ^ part <HOST>$\n")
+    bare.write("two/v.local", "[Definition]\nfailregex = ^ hidden <HOST>$\n")
     bare.env["MCBAN_FILTER_PATH"] = f"{one}:{two}:{bare.folder / 'nowhere'}"
     listed = {row["name"]: row for row in bare.json("filter", "list")}
+    assert (listed["v"]["path"], listed["v"]["hides"]) == (str(one / "v.d/1.conf"), [str(two / "v.local")])
     assert listed["x"] == {
         "name": "x",
         "path": str(one / "x.conf"),
@@ -221,7 +224,7 @@ def test_where_each_filter_comes_from(bare: Terminal) -> None:
     missing = "includes gone.conf, which does not exist; it is passed over, as fail2ban does"
     assert notes["w"] == missing
     assert f"{two / 'w.conf'} {missing}" in bare.process("filter", "show", "w", "--json").err
-    assert shown[-1] == "4 files, 2 filters that can be used"
+    assert shown[-1] == "5 files, 3 filters that can be used"
     assert bare.json("filter", "show", "x")["files"] == listed["x"]["files"]
     assert f"also reads  {one / 'x.local'}" in bare.does("filter", "show", "x")
 

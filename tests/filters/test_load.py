@@ -474,6 +474,20 @@ def test_what_stands_twice_counts_as_it_stands_last_and_is_said(folder):
     assert ["line 3 has [Definition] once more" in line for line in one.warnings] == [True]
 
 
+@pytest.mark.parametrize("part", ["x.local", "x.d/1.conf", "x.d/x.conf", "x.d/1.local"])
+def test_what_extends_a_filter_of_another_folder_says_that_it_hides_it(folder, part):
+    """The files of a filter stand in one folder: of a part of it elsewhere the message says where it belongs."""
+    b = folder("x.conf", f"[Definition]\nfailregex = {RULE}\n", inside="b")
+    a = folder("other.conf", f"[Definition]\nfailregex = {RULE}\n")
+    (a / "x.d").mkdir()
+    (a / part).write_text("[Definition]\nignoreregex = ^ monitor\n")
+    assert f"{part}: has no failregex, and hides {b / 'x.conf'}: put it beside that" in refused("x", a, b)
+    assert [file.path for file in list_filters([a, b])] == [a / "other.conf", a / part]
+    (a / "x.conf").write_text(f"[Definition]\nfailregex = {RULE}\n")
+    assert load_filter("x", [a, b]).path == a / "x.conf"
+    assert [file.path for file in list_filters([a, b])] == [a / "other.conf", a / "x.conf"]
+
+
 def test_a_folder_of_parts_comes_over_the_files(folder):
     """`NAME.d` extends a filter: its .conf files after NAME.conf, its .local files after NAME.local, by their names."""
     a = folder("x.conf", "[Definition]\nfailregex = ^ conf <HOST>$\n")
