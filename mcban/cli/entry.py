@@ -18,6 +18,10 @@ def main() -> None:
         if sys.flags.dev_mode or not isinstance(end.code, int):
             raise
         _leave(end.code)
+    except KeyboardInterrupt:  # once more, while the first or an error is told of
+        with suppress(AttributeError, OSError):
+            sys.stderr.write("mcban: stopped by the keyboard\n")
+        _leave(130)
 
 
 def _run() -> None:

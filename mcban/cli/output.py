@@ -92,11 +92,15 @@ def context_of(ctx: click.Context, *, database: bool = True, waiting: bool = Tru
     """The context of a command, its database checked; with `waiting` it says so when that lets one wait. Raises what
     makes it impossible to work."""
     with interrupt:
+        import logging  # noqa: PLC0415
+
         from mcban.cli.waiting import Waiting  # noqa: PLC0415
         from mcban.wiring import open_database, wire  # noqa: PLC0415  # SQLAlchemy: longer than most commands run
 
     config = _load(ctx)
     context = wire(config)
+    # Its pool would show tracebacks of connections that break, or that Ctrl-C meets, as they are put back.
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)
     if waiting:
         told = context.database.watch = Waiting(lambda since: _tell_of_waiting(context, since))
         ctx.call_on_close(told.close)

@@ -35,6 +35,20 @@ main()
 """
 
 
+INTERRUPTED_CALL = """
+import signal, sys
+import %(module)s
+def interrupted(*_, **__):
+    signal.raise_signal(signal.SIGINT)
+    raise AssertionError("it goes on")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+%(module)s.%(name)s = interrupted
+from mcban.cli.entry import main
+sys.argv = ["mcban", "banned", "-j", "nope"]
+main()
+"""
+
+
 @pytest.fixture(autouse=True)
 def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Signals are everybody's."""
@@ -49,6 +63,21 @@ def test_while_it_starts(terminal: Terminal, module: str) -> None:
     """No traceback, whatever is being imported."""
     code = INTERRUPTED_IMPORT % module
     done = subprocess.run([sys.executable, "-c", code], env=terminal.env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", SAID)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("sqlalchemy.pool.base", "_ConnectionFairy._reset"), ("mcban.cli.main", "_fail")]
+)
+def test_where_a_command_ends(terminal: Terminal, module: str, name: str) -> None:
+    """Where a connection is put back, or while an error is told: no library says more of it, and it is one line."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_CALL % {"module": module, "name": name}],
+        env=terminal.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", SAID)
 
 
