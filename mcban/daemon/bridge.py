@@ -74,6 +74,8 @@ class Bridge:
     def __init__(self, context: Context) -> None:
         self._context = context
         self.known: Known | None = None
+        self._lost = False
+        """Whether that is of a database that lost what the kernel holds."""
         self.outage: Outage | None = None
         self._lookout: Lookout | None = None
         self._counted: deque[_Counted] = deque()
@@ -91,17 +93,23 @@ class Bridge:
 
     def synced(self, world: World, outcome: Outcome) -> None:
         """A full sync was made."""
-        if outcome.aim is None:  # the database forgot what the kernel holds: that is nothing to go by
-            return
-        self._know(known_by(world, outcome.aim))
+        if outcome.aim is None:
+            self.learn(lost=True)
+        else:
+            self._know(known_by(world, outcome.aim))
 
-    def learn(self) -> None:
-        """The kernel does not take all that SQL says: find that out without it. Raises what the database raises."""
-        self._know(ask(self._context))
+    def learn(self, *, lost: bool = False) -> None:
+        """The kernel does not take all that SQL says: find that out without it. A database that `lost` what the kernel
+        holds is nothing to go by, unless nothing else is known, and no copy is made of it. Raises what the database
+        raises."""
+        if not lost:
+            self._know(ask(self._context))
+        elif self.known is None:
+            self.known, self._lost = ask(self._context), True
 
     def _know(self, known: Known) -> None:
         """This is what SQL says. What was done without it before counts no more, once all was read for SQL."""
-        self.known = known
+        self.known, self._lost = known, False
         self._copy.replace()
         if self._lookout is not None and not self.watching and not self._behind:
             for entry, jail in self._lookout.unconfirmed(known):
@@ -133,7 +141,7 @@ class Bridge:
         """Let the copy say what SQL says; why that cannot be, in words, or an empty text."""
         if not self._copies:
             self._copy.drop()
-        elif self.known is not None and self.outage is None:
+        elif self.known is not None and not self._lost and self.outage is None:
             self._copy.flush(self.known, positions, time.monotonic(), last=last)
         return self._copy.trouble
 

@@ -15,7 +15,7 @@ from mcban.service.changes import ChangeFeed, Followed, News, look_up
 from mcban.service.context import Context, Fault, World
 from mcban.service.drift import DriftWatch
 from mcban.service.sources import Source, find_sources
-from mcban.service.sync import Outcome, enforce, sync
+from mcban.service.sync import Outcome, UndecidedError, enforce, sync
 
 log = logging.getLogger("mcban")
 
@@ -129,7 +129,7 @@ class Enforcement:
             outcome = sync(self._context, spare=self._bridge.spared)
         except IncompleteError as error:
             self._troubles.forget_refusals(but=error.refused)
-            self._bridge.learn()  # the rest is in force
+            self._bridge.learn(lost=isinstance(error, UndecidedError))  # the rest is in force
             raise
         self._troubles.forget_refusals(but=outcome.refusals)
         self.note(outcome)

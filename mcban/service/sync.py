@@ -12,7 +12,7 @@ from mcban.core.ladder import split_name
 from mcban.core.model import FOREVER, Group, Jail
 from mcban.core.plan import CLOCK_SLACK, Actual, Plan, Rule, Wanted, plan
 from mcban.core.ports import join_ports
-from mcban.firewall.base import Refusal
+from mcban.firewall.base import IncompleteError, Refusal
 from mcban.service.context import Context, World
 from mcban.service.world import load_world
 from mcban.store.addresses import AddressRecord
@@ -31,6 +31,10 @@ class Outcome:
     refusals: tuple[Refusal, ...] = ()
     aim: Aim | None = None
     withheld: str = ""
+
+
+class UndecidedError(IncompleteError):
+    """A part of a sync failed, and bans are left, of which SQL knows nothing, that somebody must decide about."""
 
 
 def end_of(record: AddressRecord, jail: Jail, now: int) -> int:
@@ -171,7 +175,8 @@ def sync(
     force: bool = False,
     spare: Callable[[], Mapping[str, Collection[str]]] = dict,
 ) -> Outcome:
-    """Bring the kernel to SQL, for the groups `names` or for all. Raises NoPermissionError, FirewallError.
+    """Bring the kernel to SQL, for the groups `names` or for all. Raises NoPermissionError, FirewallError:
+    UndecidedError where a part failed and another is `withheld`.
 
     When more than half of over MANY entries would be lifted of which SQL has no row at all, the database came back
     empty, or is another one: then, unless forced, these stay, all else is done, and `withheld` of the outcome says so.
@@ -183,7 +188,12 @@ def sync(
     if spared := spare():
         found = replace(found, plan=_sparing(found, spared))
     todo, withheld = (found.plan, "") if force else guard(context, found, meant)
-    refusals = _apply(context, todo)
+    try:
+        refusals = _apply(context, todo)
+    except IncompleteError as error:
+        if not withheld:
+            raise
+        raise UndecidedError(f"{error}; {withheld}", error.refused) from error
     return Outcome(
         plan=todo,
         missing=found.actual.missing,

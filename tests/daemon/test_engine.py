@@ -277,6 +277,25 @@ def test_what_the_kernel_does_not_take_is_told_once_and_no_longer_than_it_lasts(
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_database_that_lost_its_bans_is_told_also_while_the_kernel_refuses_a_jail(
+    context: Context, host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They stay in force, and are what is known, and enforced, should the database go."""
+    engine = follow(replace(context, firewall=IpsetFirewall()), tmp_path / "auth.log")
+    ips = [f"198.51.100.{n}" for n in range(120)]
+    bans.ban(context, "mc-ssh-1d", ips, None, force=False, yes=False)
+    engine._guarded(engine._poll)
+    engine._guarded(engine._tend)
+    host.run("ipset", "create", "my-jail", "hash:ip,port")
+    execute(context, "DELETE FROM fail2ban_ips", CUSTOM_JAIL)
+    engine._enforcement.doubt()
+    engine._guarded(engine._tend)
+    assert "set my-jail is there" in caplog.text and "SQL knows nothing of 120 of the 120 bans" in caplog.text
+    assert set(ips) <= set(host.run("ipset", "list", "mc-ssh-1d").split())
+    assert engine._bridge.known is not None and engine._bridge.known.ends()["mc-ssh-1d"].keys() == set(ips)
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
 def test_a_reload_is_done_when_jails_and_filters_are_read_whatever_the_kernel_refuses(
     context: Context, host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -19,6 +19,7 @@ from mcban.firewall.ipset import IpsetFirewall
 from mcban.firewall.memory import MemoryFirewall
 from mcban.service import bans
 from mcban.service.context import Context
+from mcban.service.local_copy import age_of
 from mcban.service.sync import Outcome
 from mcban.store.database import Database
 from tests.conftest import MakeContext
@@ -187,6 +188,50 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_no_engine_from_starting_with
     engine._statement.publish()
     (trouble,) = look(context.config.state_dir).said["troubles"]
     assert "set mc-exim-1d is there, but not as mcban makes it" in trouble
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("refusing", [False, True])
+def test_an_engine_that_met_a_database_without_its_bans_looks_out_when_that_goes(
+    context: Context, host: Host, tmp_path: Path, refusing: bool
+) -> None:
+    """It has more in the kernel than SQL knows of since it started, which somebody must decide about, and perhaps a
+    jail that the kernel refuses beside: attackers are put out all the same."""
+    log = tmp_path / "auth.log"
+    log.write_text("")
+    execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
+    strays = {f"198.51.100.{n}": context.now + 3_000 for n in range(120)}
+    IpsetFirewall().apply(Plan(create=("mc-webauth-1d",), add={"mc-webauth-1d": strays}), context.now)
+    if refusing:
+        host.run("ipset", "create", "mc-exim-1d", "hash:ip,port")
+    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir), Signals())
+    engine.start()
+    (trouble,) = look(context.config.state_dir).said["troubles"]
+    assert "SQL knows nothing of 120" in trouble and refusing == ("set mc-exim-1d is there" in trouble)
+    engine._bridge.failed("away")
+    engine._vigil.look_out()
+    log.write_text(failures(context, 3))
+    until(lambda: engine._vigil.keep() is not None and IP in host.run("ipset", "list", "mc-ssh-1d").split())
+    assert strays.keys() <= set(host.run("ipset", "list", "mc-webauth-1d").split())
+
+
+@pytest.mark.parametrize("any_database", ["mariadb"], indirect=True)
+def test_no_copy_is_made_of_a_database_that_lost_its_bans(context: Context) -> None:
+    """The last one that knew them stays, until somebody has decided."""
+    firewall = context.firewall
+    assert isinstance(firewall, MemoryFirewall)
+    firewall.entries["mc-ssh-1d"] = {f"198.51.100.{n}": 1 << 40 for n in range(120)}
+    engine = Engine(context, Presence(context.config.state_dir), Signals())
+
+    def is_copied() -> bool:
+        engine._commit_positions()
+        return age_of(context.config.state_dir, context.now) is not None
+
+    engine.start()
+    assert engine._bridge.known is not None and not is_copied()
+    firewall.entries["mc-ssh-1d"] = {}
+    engine._tend()
+    assert is_copied()
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
