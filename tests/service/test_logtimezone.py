@@ -51,7 +51,7 @@ def test_replay_reads_in_the_zone_of_the_group(context: Context) -> None:
     alter(context, "mc-exim", "logtimezone", "UTC-0500")
     world = upkeep.take_over(context)[0]
     lines = LINE % b"2026-01-15 02:00:00" * 5
-    (ban,) = replay(context, world.book.groups["mc-exim"], world.allow, iter([("x", lines)])).bans
+    (ban,) = replay(context, world.book.groups["mc-exim"], world.allow, ["x"], iter([("x", lines)])).bans
     assert ban.since == 1_768_442_400 + 18_000
 
 
