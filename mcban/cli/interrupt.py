@@ -17,8 +17,8 @@ import sys
 import time
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing's own takes longer to import than all else before Ctrl-C is heard
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
