@@ -12,7 +12,7 @@ from mcban.core.model import Group, Jail, Kind
 from mcban.errors import DataError, RefusedError, UsageError, printable
 from mcban.service.bans import Report
 from mcban.service.context import Context, JailBook, World
-from mcban.service.jails import check_ladder, read_book, select, select_group, settle, to_jail
+from mcban.service.jails import check_ladder, ladder_rows, read_book, select, select_group, settle, to_jail
 from mcban.service.sources import check_source
 from mcban.service.sync import sync
 from mcban.service.world import load_world
@@ -33,14 +33,16 @@ Work = Callable[[Transaction, World], list[str]]
 def add(context: Context, record: JailRecord, *, force: bool) -> Report:
     """Make a jail from a row; `escalate` makes the ladder of its `maxretry`.
 
-    Raises UsageError when the name is taken, DataError for a row that cannot work, FilterError for its filter.
+    Raises UsageError when the name is another jail's, DataError for a row that cannot work, FilterError for its filter.
     """
 
     def work(transaction: Transaction, world: World) -> list[str]:
-        names = {row.name for row in transaction.jails.all()}
-        taken = [name for name in (record.name, *_implied(record)) if name in names]
+        rows = {row.name: row for row in transaction.jails.all()}
+        taken = [name for name in (record.name, *_implied(record)) if name in rows]
         if taken or record.name in world.book.groups:
-            raise UsageError(f"there is a jail {(taken or [record.name])[0]} already: mcban jail change")
+            if all(rows.get(one.name) == one for one in (ladder_rows(record) if record.escalate else [record])):
+                return [f"{record.name} is there already, as it is asked for"]
+            raise UsageError(f"there is another jail {(taken or [record.name])[0]} already: mcban jail change")
         _usable(context, record)
         transaction.jails.insert(record)
         made = _settle(context, transaction)

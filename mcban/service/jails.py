@@ -224,15 +224,27 @@ def settle(transaction: Transaction, port_number: PortNumber, chains: Collection
     return said
 
 
+def ladder_rows(record: JailRecord) -> list[JailRecord]:
+    """The rows of the tiers that a row with `escalate` asks for."""
+    return [
+        replace(
+            record,
+            name=ladder.tier_name(record.name, step.suffix),
+            maxretry=step.maxretry,
+            findtime=step.findtime,
+            bantime=step.bantime,
+            escalate=False,
+        )
+        for step in ladder.generate(record.maxretry)
+    ]
+
+
 def _escalate(transaction: Transaction, record: JailRecord, names: set[str]) -> list[str]:
     wanted = [ladder.tier_name(record.name, suffix) for suffix in ladder.TIER_SUFFIXES]
-    taken = [name for name in wanted if name in names]
-    if taken:
+    if names.intersection(wanted):
         return []  # read_book reports the row: it stays, with its escalate
-    for step in ladder.generate(record.maxretry):
-        made = replace(record, name=ladder.tier_name(record.name, step.suffix), escalate=False)
-        numbers = replace(made, maxretry=step.maxretry, findtime=step.findtime, bantime=step.bantime)
-        transaction.jails.insert(numbers)
+    for row in ladder_rows(record):
+        transaction.jails.insert(row)
     transaction.jails.delete(record.name)
     names |= set(wanted)
     said = [f"{printable(record.name)}: made a ladder of {record.maxretry} hits a day"]

@@ -49,6 +49,16 @@ def test_a_jail_with_a_max_count_has_a_blacklist(terminal: Terminal) -> None:
     assert terminal.does("jail", "remove", "-j", "mine") == ["mine removed", "mine-bl removed"]
 
 
+@pytest.mark.parametrize("more", [(), ("--escalate", "--max-count", "2"), ("--disabled", "--max-count", "3")])
+def test_a_jail_that_is_added_again_is_there_already(terminal: Terminal, more: tuple[str, ...]) -> None:
+    """The same command again says so and is no error; with another number it is refused, and nothing is changed."""
+    terminal.does(*MINE, *more)
+    before = terminal.json("jail", "list")
+    assert terminal.does(*MINE, *more) == ["mine is there already, as it is asked for"]
+    assert "already: mcban jail change" in terminal.refuses(2, *MINE, *more, "--maxretry", "9")
+    assert terminal.json("jail", "list") == before
+
+
 def test_a_ladder_from_one_number(terminal: Terminal) -> None:
     """`jail add --escalate` makes the four tiers of a group."""
     terminal.does(*MINE, "--escalate", "--maxretry", "2", "--disabled")
@@ -58,7 +68,7 @@ def test_a_ladder_from_one_number(terminal: Terminal) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["mine", "mc-exim", "mc-exim-1d", "mc-exim-bl"])
+@pytest.mark.parametrize("name", ["mc-exim", "mc-exim-1d", "mc-exim-bl"])
 def test_a_name_is_given_once(terminal: Terminal, name: str) -> None:
     """A jail or group that is there is not made again."""
     terminal.does(*MINE)
