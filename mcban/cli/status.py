@@ -10,6 +10,7 @@ from mcban.cli.output import context_of, emit, heard_or_not, jail_option, json_o
 from mcban.core.duration import about, format_duration
 from mcban.daemon.presence import EngineView, look
 from mcban.errors import McbanError, NoPermissionError, UsageError, printable
+from mcban.firewall.base import Refusal, summarise
 from mcban.service.context import Context
 from mcban.service.local_copy import age_of
 from mcban.service.report import JailLine, Overview, overview
@@ -184,9 +185,9 @@ def _print(context: Context, engine: EngineView, document: dict[str, Any], seen:
         click.echo(f"trouble   {printable(said, 400)}")
     for fault in document["faults"]:
         click.echo(f"fault     {printable(fault['what'])}: {printable(fault['why'], 400)}")
-    for refusal in document["firewall"]["not_enforced"]:
-        entry, jail = printable(str(refusal["entry"])), printable(str(refusal["jail"]))
-        click.echo(f"not enforced  {entry} in {jail}: {printable(str(refusal['why']), 400)}")
+    refusals = document["firewall"]["not_enforced"]
+    for line in summarise(Refusal(str(one["jail"]), str(one["entry"]), str(one["why"])) for one in refusals):
+        click.echo(f"not enforced  {printable(line, 600)}")
     for log in document["logs"]:
         reason = f" ({printable(str(log['reason']))})" if log["reason"] else ""
         behind = f", {log['lag']} bytes behind" if log["lag"] else ""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mcban.firewall.base import Refusal
+from mcban.firewall.base import Refusal, summarise
 from mcban.service.context import Fault
 
 log = logging.getLogger("mcban")
@@ -53,9 +53,8 @@ class Troubles:
 
     def refused(self, refusals: Sequence[Refusal]) -> None:
         """The kernel did not take these."""
-        for refusal in refusals:
-            if refusal not in self._refusals:
-                log.error("not enforced: %s in %s: %s", refusal.entry, refusal.jail, refusal.why)
+        for line in summarise(refusal for refusal in refusals if refusal not in self._refusals):
+            log.error("not enforced: %s", line)
         self._refusals.update(dict.fromkeys(refusals))
 
     def forget_refusals(self, but: Iterable[Refusal]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,6 +20,7 @@ LONGEST_SET_NAME = 31
 LONGEST_JAIL_NAME = LONGEST_SET_NAME - len(V6_SUFFIX)
 LONGEST_GROUP_NAME = LONGEST_SET_NAME - len(LIST_SUFFIX)
 
+_NAMED = 3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 
 
@@ -63,6 +64,18 @@ class Refusal:
     jail: str
     entry: str
     why: str
+
+
+def summarise(refusals: Iterable[Refusal]) -> list[str]:
+    """One line for each jail and reason, with some of the entries: of a list that is full there may be thousands."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for refusal in refusals:
+        alike.setdefault((refusal.jail, refusal.why), []).append(refusal.entry)
+    lines: list[str] = []
+    for (jail, why), entries in alike.items():
+        more = f" and {len(entries) - _NAMED} more" if len(entries) > _NAMED else ""
+        lines.append(f"{', '.join(entries[:_NAMED])}{more} in {jail}: {why}")
+    return lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mcban.daemon.troubles import Troubles
 from mcban.firewall.base import Refusal
 
@@ -32,3 +34,16 @@ def test_refusals_are_told_in_time_however_many_are_met_again() -> None:
         troubles.refused(again)
     assert len(troubles.status()["not_enforced"]) == 3_000
     assert Entry.compared < 100_000
+
+
+def test_a_full_list_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Of bans refused in one jail for one reason some are named and all are counted; `status` has each in its JSON."""
+    troubles = Troubles()
+    full = [Refusal("mc-exim-1d", f"10.0.0.{n}", "the set is full") for n in range(200)]
+    troubles.refused([*full, Refusal("mc-ssh-1d", "10.0.0.1", "the set is full")])
+    troubles.refused(full)
+    assert caplog.messages == [
+        "not enforced: 10.0.0.0, 10.0.0.1, 10.0.0.2 and 197 more in mc-exim-1d: the set is full",
+        "not enforced: 10.0.0.1 in mc-ssh-1d: the set is full",
+    ]
+    assert len(troubles.status()["not_enforced"]) == 201
