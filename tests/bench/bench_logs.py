@@ -29,6 +29,7 @@ SHARES = (0.1, 0.01)
 ADDRESSES = 20_000
 PEERS_LINES = 200_000
 MORE_JAILS = 60
+ROUNDS = 3
 LITERALS = "authenticator failed|relay not permitted|sender verify fail|too many nonmail commands"
 MCBAN = str(Path(sys.executable).with_name("mcban"))
 
@@ -50,38 +51,49 @@ def main() -> None:
 
 
 def measure(folder: Path, count: int, share: float) -> None:
-    """All of them on one log."""
+    """All of them on one log, in turns: what a shared machine does meanwhile is spread over them, and the least
+    counts."""
     log, short = folder / "mainlog", folder / "short"
     write_log(log, count, share)
     write_log(short, PEERS_LINES, share)
     print(f"\n{count:,} lines of exim's, {share:.0%} failures, {ADDRESSES:,} addresses; lines a CPU second")
-    ours = run_once(folder, log)
-    say("mcban run --once", count, ours)
-    more = run_once(folder, log, MORE_JAILS)
-    say(f"the same with {MORE_JAILS} more jails", count, more, f"{more.processor / ours.processor:.2f} times as long")
-    looked = run(["grep", "-cE", LITERALS, str(log)])
-    say(
-        "grep -cE of four literals", count, looked, f"mcban takes {ours.processor / looked.processor:.1f} times as long"
-    )
-    rate = count / ours.processor
     parser = sshguard()
-    if parser is None:
+    ours, more, looked, parsed, theirs = (list[Taken]() for _ in range(5))
+    for _ in range(ROUNDS):
+        ours.append(run_once(folder, log))
+        more.append(run_once(folder, log, MORE_JAILS))
+        looked.append(run(["grep", "-cE", LITERALS, str(log)]))
+        if parser:
+            parsed.append(run([str(parser)], log))
+        if fail2ban.client():
+            with tempfile.TemporaryDirectory(dir=folder) as apart:
+                theirs.append(Taken(*fail2ban.caught_up(Path(apart), short)))
+    own = least(ours)
+    say("mcban run --once", count, ours)
+    say(f"the same with {MORE_JAILS} more jails", count, more, f"{least(more) / own:.2f} times as long")
+    say("grep -cE of four literals", count, looked, f"mcban takes {own / least(looked):.1f} times as long")
+    if parsed:
+        say("sshguard's parser", count, parsed, f"mcban is {least(parsed) / own:.1f} times as fast")
+    else:
         print("sshguard is not installed: no figure of its parser (apt-get download it, dpkg -x, SSHGUARD_ROOT)")
-    else:
-        parsed = run([str(parser)], log)
-        say("sshguard's parser", count, parsed, f"mcban is {parsed.processor / ours.processor:.1f} times as fast")
-    if fail2ban.client() is None:
-        print("fail2ban is not installed: no figure of its own (apt-get download it, dpkg -x, FAIL2BAN_ROOT)")
-    else:
-        theirs = Taken(*fail2ban.caught_up(folder, short))
-        told = rate * theirs.processor / PEERS_LINES
+    if theirs:
+        told = count / own * least(theirs) / PEERS_LINES
         say(f"fail2ban, four jails, {PEERS_LINES:,} lines", PEERS_LINES, theirs, f"mcban is {told:.0f} times as fast")
+    else:
+        print("fail2ban is not installed: no figure of its own (apt-get download it, dpkg -x, FAIL2BAN_ROOT)")
 
 
-def say(what: str, lines: int, taken: Taken, beside: str = "") -> None:
-    """One figure."""
-    memory = f"{taken.memory:4.0f} MB" if taken.memory else " " * 7
-    print(f"{what:44} {lines / taken.processor:12,.0f}  {taken.processor:6.2f} s  {memory}  {beside}", flush=True)
+def least(taken: list[Taken]) -> float:
+    """Seconds of CPU."""
+    return min(one.processor for one in taken)
+
+
+def say(what: str, lines: int, taken: list[Taken], beside: str = "") -> None:
+    """One row."""
+    largest = max(one.memory for one in taken)
+    memory = f"{largest:4.0f} MB" if largest else " " * 7
+    each = " ".join(f"{one.processor:.2f}" for one in taken)
+    print(f"{what:40} {lines / least(taken):11,.0f}  {memory}  {beside:32} ({each} s)", flush=True)
 
 
 def write_log(path: Path, count: int, share: float) -> None:
