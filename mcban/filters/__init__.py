@@ -4,9 +4,9 @@ Which logs are read, and what a hit means for an address, is left to others.
 """
 
 from mcban.filters.filter import Explanation, Filter, load_filter, make_filter
+from mcban.filters.folders import FilterFile, list_filters
 from mcban.filters.journal import for_journal, load_journal_filter
 from mcban.filters.matcher import Matcher
-from mcban.filters.reader import FilterFile, list_filters
 from mcban.filters.rules import Match, Rule, Verdict
 from mcban.filters.scanner import OVERLONG, LineMatch, Scanner
 from mcban.filters.zones import parse_zone

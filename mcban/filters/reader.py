@@ -1,4 +1,4 @@
-"""From a filter's name to its options as text: folders, INI files, includes, interpolation.
+"""From a filter's name to its options as text: INI files, includes, interpolation.
 
 Knows nothing of regular expressions: `compile.py` makes them from what is read here.
 """
@@ -6,17 +6,14 @@ Knows nothing of regular expressions: `compile.py` makes them from what is read 
 from __future__ import annotations
 
 import configparser
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mcban.errors import FilterError, UnreadableFilterError, printable
+from mcban.errors import FilterError, printable
+from mcban.filters.folders import NAME, find_hidden, find_layers, is_file, kind_of
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-"""No longer than a file's name can be: asking the system for a longer one is an error of its own."""
 DEEPEST_INCLUDE = 10
 MOST_SUBSTITUTIONS = 5_000
 LONGEST_VALUE = 1 << 20
@@ -32,14 +29,6 @@ _WORD = re.compile(r"[\w.-]*")
 _PARAMETER = re.compile(r"""\s*([\w.-]+)\s*=\s*+(?:"([^"]*)"|'([^']*)'|((?!["'])[^,\]]*?))\s*(?:,\s*|\]\s*\[|$)""")
 
 Sections = dict[str, dict[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class FilterFile:
-    """A filter that can be loaded: its name, and the file that decides."""
-
-    name: str
-    path: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +65,10 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     return name, parameters
 
 
-def list_filters(folders: Sequence[Path]) -> list[FilterFile]:
-    """Every filter of the folders by name; of one name, the first folder's."""
-    seen: dict[str, FilterFile] = {}
-    for folder in folders:
-        try:
-            entries = sorted(folder.iterdir())
-        except OSError:
-            continue
-        for name, path in _list_layers(entries):
-            if NAME.fullmatch(name):
-                seen.setdefault(name, FilterFile(name, path))
-    return sorted(seen.values(), key=lambda file: file.name)
-
-
-def _list_layers(entries: Sequence[Path]) -> Iterator[tuple[str, Path]]:
-    """The names of the filters of a folder, each with its files, in the order in which these are read."""
-    for kind in (".conf", ".local"):
-        for path in entries:
-            if path.suffix == kind:
-                yield path.stem, path
-        for path in entries:
-            if path.suffix == ".d":
-                with suppress(FilterError):  # whoever loads it is told
-                    yield from ((path.stem, part) for part in _list_parts(path.stem, path, kind))
-
-
 def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
     """The options of a filter as a jail's row names it; raises FilterError."""
     name, parameters = parse_spec(spec)
-    layers = _find(name, folders)
+    layers = find_layers(name, folders)
     sections: Sections = {}
     origins: dict[str, Path] = {}
     merged: set[Path] = set()
@@ -121,61 +84,7 @@ def read_definition(spec: str, folders: Sequence[Path]) -> Definition:
         if not remarks:
             raise
         raise FilterError(f"{error}; {remarks[0]}") from None
-    return Definition(name, layers[0], options, origins, files, warnings, _find_hidden(name, layers[0], folders))
-
-
-def _find_hidden(name: str, decides: Path, folders: Sequence[Path]) -> Path | None:
-    plain = [folder / f"{name}.conf" for folder in folders]
-    for path in [] if decides in plain else plain:
-        with suppress(FilterError):
-            if _is_file(name, path):
-                return path
-    return None
-
-
-def _find(name: str, folders: Sequence[Path]) -> list[Path]:
-    for folder in folders:
-        parts = folder / f"{name}.d"
-        layers = [
-            path
-            for kind in (".conf", ".local")
-            for path in (folder / f"{name}{kind}", *_list_parts(name, parts, kind))
-            if _is_file(name, path)
-        ]
-        if layers:
-            return layers
-    listed = {file.name: file.path for file in list_filters(folders)}
-    if name in listed:
-        raise FilterError(f"filter {name}: {printable(str(listed[name]))} is no file, or a link that leads nowhere")
-    near = difflib.get_close_matches(name, listed, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise FilterError(f"no filter {name} in {', '.join(str(folder) for folder in folders) or 'no folder at all'}{hint}")
-
-
-def _list_parts(name: str, folder: Path, kind: str) -> list[Path]:
-    """The files of `NAME.d`, by their names: those that end with `.conf` come after `NAME.conf`, those that end with
-    `.local` after `NAME.local`, as for all files of fail2ban's."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.suffix == kind and not path.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise _kind_of(error)(f"filter {name}: cannot look into {printable(str(folder))}: {error.strerror}") from error
-
-
-def _is_file(name: str, path: Path, asked_by: Path | None = None) -> bool:
-    """Whether there is a file; raises FilterError when nobody can tell, since another one must not take its place."""
-    try:
-        return path.is_file()
-    except OSError as error:
-        place = f"{printable(str(asked_by))}: " if asked_by else ""
-        raise _kind_of(error)(
-            f"filter {name}: {place}cannot look for {printable(str(path))}: {error.strerror}"
-        ) from error
-
-
-def _kind_of(error: Exception) -> type[FilterError]:
-    return UnreadableFilterError if isinstance(error, PermissionError) else FilterError
+    return Definition(name, layers[0], options, origins, files, warnings, find_hidden(name, layers[0], folders))
 
 
 def _merge_file(
@@ -201,7 +110,7 @@ def _merge_file(
         if isinstance(error, UnicodeDecodeError):
             said = f"byte {error.start + 1} is no UTF-8: convert it with iconv"
         why = printable(" ".join(said.split()), 200)
-        raise _kind_of(error)(f"filter {name}: {printable(str(path))} cannot be read: {why}") from error
+        raise kind_of(error)(f"filter {name}: {printable(str(path))} cannot be read: {why}") from error
     includes = {key: value.split() for key, value in parser["INCLUDES"].items()} if "INCLUDES" in parser else {}
     merged = {path}
     chain = (*above, path)
@@ -260,7 +169,7 @@ def _merge_include(
     if base in chain:
         return set()
     layers = [base] if base.suffix == ".local" else [base, base.with_suffix(".local")]
-    if base.suffix != ".local" and not any(_is_file(name, layer, path) for layer in layers):
+    if base.suffix != ".local" and not any(is_file(name, layer, path) for layer in layers):
         remarks.append(
             f"{printable(str(path))} includes {printable(include)}, which does not exist; "
             "it is passed over, as fail2ban does"
@@ -269,7 +178,7 @@ def _merge_include(
     merged: set[Path] = set()
     for layer in layers:
         # A file may name its own .local as what comes after it, and a .local its .conf as what comes before.
-        if layer not in merged and layer not in chain and _is_file(name, layer, path):
+        if layer not in merged and layer not in chain and is_file(name, layer, path):
             merged |= _merge_file(name, layer, sections, origins, remarks, chain)
     return merged
 
