@@ -18,7 +18,7 @@ from mcban.logs import size_of
 from mcban.service.context import Context, World
 from mcban.service.jails import read_book, select_group
 from mcban.service.preview import MOST_THRESHOLDS, Column, Effect, Preview, preview
-from mcban.service.replay import Replayed, name_logs
+from mcban.service.replay import Replayed, choose_sources, name_logs
 from mcban.service.replay import replay as replay_logs
 from mcban.service.world import load_world
 from mcban.store.jails import JailRecord
@@ -65,14 +65,14 @@ def replay(ctx: click.Context, name: str, logs: tuple[str, ...], thresholds: str
     context = context_of(ctx, database=False)
     world = _world(context)
     group = _select(world, name, whole=numbers is not None)
-    named = name_logs(context, group, logs)
+    sources = choose_sources(context, group, logs)
     sizes = [size_of(log) for log in logs]
     with Progress(sum(size or 0 for size in sizes) if None not in sizes else 0, wanted=not as_json) as progress:
-        blocks = _blocks(named, progress)
+        blocks = _blocks(name_logs(sources, logs), progress)
         if numbers is not None:
-            seen = preview(context, group, world.allow, named, blocks, numbers)
+            seen = preview(context, group, world.allow, sources, blocks, numbers)
         else:
-            done = replay_logs(context, group, world.allow, named, blocks)
+            done = replay_logs(context, group, world.allow, sources, blocks)
     for line in seen.warnings if numbers is not None else done.warnings:
         say(line)
     if numbers is not None:

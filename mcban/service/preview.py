@@ -16,7 +16,7 @@ from mcban.core.escalation import counted_for
 from mcban.core.model import Group, Hit, Jail, Kind
 from mcban.errors import UsageError
 from mcban.service.context import Context
-from mcban.service.replay import Blocks, Trial, find_sources, pattern_of
+from mcban.service.replay import Blocks, Trial, pattern_of
 from mcban.service.sources import Intake, Source
 
 MOST_THRESHOLDS = 20
@@ -103,17 +103,16 @@ def preview(
     context: Context,
     group: Group,
     allow: AllowList,
-    logs: Sequence[str],
+    sources: Sequence[Source],
     blocks: Blocks,
     thresholds: Sequence[int],
 ) -> Preview:
-    """Try each of `thresholds` (whole numbers above 0, each once) on `blocks` of `logs`.
+    """Try each of `thresholds` (whole numbers above 0, each once) on `blocks`, as `sources` read them.
 
-    Raises UsageError when there are too many, FilterError, and what the blocks raise.
+    Raises UsageError when there are too many, and what the blocks raise.
     """
     if len(thresholds) > MOST_THRESHOLDS:
         raise UsageError(f"--maxretry: {len(thresholds)} numbers; {MOST_THRESHOLDS} are tried at once at the most")
-    sources = find_sources(context, group, logs)
     of_logins = [made for one in sources if (made := _of_logins(one))]
     intake = Intake([*sources, *of_logins])
     watched = {number: _Watched(with_threshold(group, number), allow) for number in thresholds}

@@ -54,7 +54,7 @@ class Trial:
         return judge(self.group, record, hit._replace(ip=whom), self._number, allowed)
 
 
-def find_sources(context: Context, group: Group, logs: Sequence[str]) -> list[Source]:
+def choose_sources(context: Context, group: Group, logs: Sequence[str]) -> list[Source]:
     """What reads `logs` for a replay: the filter of the group's lowest enabled tier. Raises FilterError."""
     jail = reading_jail(group) or group.tiers[0]
     shelf = FilterShelf(context.config.filter_path)
@@ -70,20 +70,18 @@ def find_sources(context: Context, group: Group, logs: Sequence[str]) -> list[So
     ]
 
 
-def name_logs(context: Context, group: Group, logs: Sequence[str]) -> list[str]:
-    """`logs` with, of the journal, the entries that the group's filter asks for. Raises FilterError and UsageError."""
-    if not any(map(is_journal, logs)):
-        return list(logs)
-    (source,) = find_sources(context, group, [log for log in logs if is_journal(log)])
+def name_logs(sources: Sequence[Source], logs: Sequence[str]) -> list[str]:
+    """`logs` with, of the journal, the entries that the filter of `sources` asks for. Raises UsageError."""
+    asked = {pattern: one.filter.journalmatch for one in sources for pattern in one.patterns}
     try:
-        return [name_entries(log, source.filter.journalmatch) if is_journal(log) else log for log in logs]
+        return [name_entries(log, asked[_JOURNAL]) if is_journal(log) else log for log in logs]
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def replay(context: Context, group: Group, allow: AllowList, logs: Sequence[str], blocks: Blocks) -> Replayed:
-    """Run the ladder of `group` over `blocks` of `logs`. Raises FilterError, and what the blocks raise."""
-    intake = Intake(find_sources(context, group, logs))
+def replay(context: Context, group: Group, allow: AllowList, sources: Sequence[Source], blocks: Blocks) -> Replayed:
+    """Run the ladder of `group` over `blocks`, as `sources` read them. Raises what the blocks raise."""
+    intake = Intake(sources)
     trial = Trial(group, allow)
     bans: list[Ban] = []
     lines = hits = 0

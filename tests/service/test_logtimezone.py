@@ -8,7 +8,7 @@ from mcban.core.model import Hit
 from mcban.errors import DataError
 from mcban.service import upkeep
 from mcban.service.context import Context
-from mcban.service.replay import replay
+from mcban.service.replay import choose_sources, replay
 from mcban.service.sources import Intake, find_sources
 from tests.service.desk import NOON, execute
 from tests.service.jail_desk import alter, faults, insert, made, rows
@@ -51,7 +51,9 @@ def test_replay_reads_in_the_zone_of_the_group(context: Context) -> None:
     alter(context, "mc-exim", "logtimezone", "UTC-0500")
     world = upkeep.take_over(context)[0]
     lines = LINE % b"2026-01-15 02:00:00" * 5
-    (ban,) = replay(context, world.book.groups["mc-exim"], world.allow, ["x"], iter([("x", lines)])).bans
+    group = world.book.groups["mc-exim"]
+    sources = choose_sources(context, group, ["x"])
+    (ban,) = replay(context, group, world.allow, sources, iter([("x", lines)])).bans
     assert ban.since == 1_768_442_400 + 18_000
 
 

@@ -18,7 +18,7 @@ from mcban.service.bans import ban, blacklist_remove, unban
 from mcban.service.context import Context
 from mcban.service.jail_changes import change
 from mcban.service.record import Recorded, record
-from mcban.service.replay import replay
+from mcban.service.replay import choose_sources, replay
 from mcban.service.report import bans_in_force, show
 from mcban.service.sync import enforce, sync
 from tests.conftest import Machine
@@ -221,11 +221,13 @@ def test_replay_comes_to_the_same_bans(by64: Context) -> None:
     ]
     world = upkeep.take_over(by64)[0]
     blocks = [("log", "".join(f"{line}\n" for line in lines).encode())]
-    done = replay(by64, world.book.groups["mc-exim"], world.allow, ["log"], blocks)
+    group = world.book.groups["mc-exim"]
+    sources = choose_sources(by64, group, ["log"])
+    done = replay(by64, group, world.allow, sources, blocks)
     assert [(b.ip, b.jail) for b in done.bans] == [(NETWORK, "mc-exim-1d"), (NETWORK, "mc-exim-1w")]
     assert [(b.jail, b.reason) for b in hits(by64, *[A, B] * 5).bans] == [(b.jail, b.reason) for b in done.bans]
     one = AllowList([Allowance(A, EVERYWHERE, "test")])
-    assert {b.ip for b in replay(by64, world.book.groups["mc-exim"], one, ["log"], blocks).bans} == {B}
+    assert {b.ip for b in replay(by64, group, one, sources, blocks).bans} == {B}
 
 
 def test_fail_by_hand_needs_no_setting(context: Context) -> None:
