@@ -82,9 +82,10 @@ class Filter:
         expressions = (*self.rules, self.prefix) if self.prefix else self.rules
         return self.every_line or any("mlfid" in rule.expression.groupindex for rule in expressions)
 
-    def compile(self) -> None:
-        """Have all its expressions compiled: for who gives each line so much time, and none of it for that."""
-        for rule in (*self.rules, *self.ignore, *([self.prefix] if self.prefix else [])):
+    def compile(self, rules: Sequence[Rule]) -> None:
+        """Have compiled what matching with some of its `rules` searches for: for who gives each line so much time, and
+        none of it for that."""
+        for rule in (*rules, *self.ignore, *([self.prefix] if self.prefix else [])):
             _ = rule.search
 
     def matcher(self) -> Matcher:

@@ -135,7 +135,7 @@ class Scanner:
         forget_trees()
         self._windows = {i: Window(m) for i, m in enumerate(self._matchers) if isinstance(m, WindowMatcher)}
         for index in self._windows:
-            _compile(self.filters[index], self.filters[index].rules)
+            self.filters[index].compile(self.filters[index].rules)
         self._window_masks = {
             index: sum(1 << bit for bit, (owner, _) in enumerate(self._rules) if owner == index)
             for index in self._windows
@@ -233,7 +233,7 @@ class Scanner:
         quick = self._quick[index]
         if quick:
             return _Task(index, quick.match, tuple(map(quick.reader, rules)), dates, False)
-        _compile(one, rules)
+        one.compile(rules)
         return _Task(index, _adapt(self._matchers[index]), rules, dates, one.stateful)
 
     def _count_overlong(self, block: bytes) -> None:
@@ -313,12 +313,6 @@ def _number(block: bytes, found: list[Found]) -> list[LineMatch]:
 
 
 _in_order = itemgetter(0, 1)
-
-
-def _compile(one: Filter, rules: Sequence[Rule]) -> None:
-    """Have compiled what is searched for with some of a filter's rules: not while the watchdog runs."""
-    for rule in (*rules, *one.ignore, *([one.prefix] if one.prefix else [])):
-        _ = rule.search
 
 
 def _adapt(matcher: Matcher) -> Callable[[str, Any, int | None], Finding | None]:

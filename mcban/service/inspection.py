@@ -68,7 +68,7 @@ class Inspection:
     def look(self, blocks: Iterator[bytes], now: int) -> Iterator[tuple[int, str, Explanation]]:
         """Each line that was matched, by its number from 1, with what became of it; `now` is the time of reading."""
         matcher = self.filter.matcher()
-        self.filter.compile()
+        self.filter.compile(self.filter.rules)
         with _limiting() as limited:
             for block in blocks:
                 for raw in block.split(b"\n")[:-1]:
