@@ -18,7 +18,7 @@ def main() -> None:
         if sys.flags.dev_mode or not isinstance(end.code, int):
             raise
         _leave(end.code)
-    except KeyboardInterrupt:  # once more, while the first or an error is told of
+    except KeyboardInterrupt:  # while that is imported, or once more, while the first or an error is told of
         with suppress(AttributeError, OSError):
             sys.stderr.write("mcban: stopped by the keyboard\n")
         _leave(130)
@@ -26,12 +26,8 @@ def main() -> None:
 
 def _run() -> None:
     interrupt.listen()
-    try:
-        with interrupt:
-            from mcban.cli.main import main as run  # noqa: PLC0415  # a tenth of a second
-    except KeyboardInterrupt:
-        sys.stderr.write("mcban: stopped by the keyboard\n")
-        sys.exit(130)
+    with interrupt:
+        from mcban.cli.main import main as run  # noqa: PLC0415  # a tenth of a second
     run()
 
 

@@ -16,8 +16,8 @@ import click
 
 from mcban import __version__
 from mcban.cli.interrupt import interrupt
-from mcban.cli.output import Noun, drop_output
-from mcban.errors import McbanError, UsageError, printable
+from mcban.cli.output import Noun, drop_output, say
+from mcban.errors import McbanError, UsageError
 
 # Name to module, attribute and summary: a command's imports are paid by that command only, not by `mcban --help`.
 COMMANDS = {
@@ -38,8 +38,6 @@ COMMANDS = {
     "export": ("transfer:export", "The bans in force, as a plain list."),
     "db": ("db:db", "The schema of the database."),
 }
-
-LONGEST_ERROR = 1000
 
 
 class Commands(Noun):
@@ -146,6 +144,5 @@ def _explain(error: BaseException) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    with suppress(OSError):  # a full disk, a pipe that closed: the status tells it all the same
-        click.echo(f"mcban: {printable(' '.join(message.split()), LONGEST_ERROR)}", err=True)
+    say(" ".join(message.split()))
     return status
