@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -21,6 +22,8 @@ from mcban.logs.rotation import begin_alike, survey
 
 _STANDARD_INPUT = "standard input"
 _RAW_SIZE = 64 << 10
+_SILENCE = 500
+"""Milliseconds of waiting for more, after which it is looked whether a signal came."""
 
 Seen = Callable[[int], None]
 """Told how many bytes were taken from the file itself, each time some were."""
@@ -48,15 +51,14 @@ def size_of(path: str) -> int | None:
 
 def _content(path: str, block_size: int, seen: Seen | None) -> Iterator[bytes]:
     """The bytes of the file at `path`, uncompressed, in pieces of at most `block_size`."""
-    if path == "-":
-        yield from _unpacked(sys.stdin.buffer, _STANDARD_INPUT, block_size, seen)
-        return
     with _open(path) as source:
-        yield from _unpacked(source, path, block_size, seen)
+        yield from _unpacked(source, _STANDARD_INPUT if path == "-" else path, block_size, seen)
 
 
 def _open(path: str) -> BinaryIO:
     try:
+        if path == "-":
+            return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
         return Path(path).open("rb", buffering=0)
     except PermissionError as error:
         raise NoPermissionError(f"cannot read {path}: {reason_of(error)}") from error
@@ -97,7 +99,13 @@ class _ReadError(DataError):
 
 def _raw(source: BinaryIO, name: str, block_size: int, seen: Seen | None) -> Iterator[bytes]:
     size = min(_RAW_SIZE, block_size)
+    content = select.poll()
+    content.register(source, select.POLLIN)
     while True:
+        # A pipe may be silent for ever, and of a signal that came in the instant before a read that waits Python would
+        # hear nothing until there is something to read.
+        while not content.poll(_SILENCE):
+            pass
         try:
             chunk = source.read(size)
         except OSError as error:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -63,8 +64,38 @@ def test_long_line_is_cut(tmp_path: Path) -> None:
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     """`-` reads standard input, compressed or not."""
     for content in (b"one\ntwo", gzip.compress(b"one\ntwo")):
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
-        assert b"".join(read_file("-")) == b"one\ntwo\n"
+        reading, writing = os.pipe()
+        os.write(writing, content)
+        os.close(writing)
+        with os.fdopen(reading) as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            assert b"".join(read_file("-")) == b"one\ntwo\n"
+
+
+def test_a_signal_just_before_a_read_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a pipe that says nothing is stopped by a signal that does not interrupt the wait itself."""
+    reading, writing = os.pipe()
+    monkeypatch.setattr(sys, "stdin", os.fdopen(reading))
+
+    def send() -> None:  # it arrives here, so that the main thread's call into the system goes on
+        time.sleep(0.1)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    sender, late = threading.Thread(target=send), threading.Timer(PATIENCE, os.close, (writing,))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    sender.start()
+    late.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(read_file("-"))
+        assert late.is_alive()
+    finally:
+        late.cancel()
+        sender.join()
+        late.join()
+        signal.signal(signal.SIGINT, before)
+        sys.stdin.close()
+        os.close(writing)
 
 
 @pytest.mark.parametrize(("name", "words"), [("none", "no such file"), ("a.gz", "no such file"), (".", "directory")])
