@@ -14,20 +14,23 @@ BLOCK_SIZE = 1 << 18
 cache."""
 
 _UTF16 = {b"\xff\xfe", b"\xfe\xff"}
+_FEWEST_ZEROS = 4
+"""A line has a date at least: with fewer zeros it is one byte that was never written, and the end of a line."""
 UTF16_SAID = "it is UTF-16, of which nothing is recognised: convert it, as by iconv -f UTF-16 -t UTF-8"
 
 
 def is_utf16(data: bytes) -> bool:
     """Whether `data` is the beginning of a block of a log in UTF-16: by its mark and the zeros of dates and names, or,
     where there is no mark, by zeros as every second byte and nowhere else. Logs are read as UTF-8, of which a line end
-    is one byte. Zeros alone, such as a program leaves that writes on behind where its log was cut, are none."""
+    is one byte. A run of zeros, as a crash leaves it, or a program that writes on behind where its log was cut, is
+    none, however short."""
     head = data[:2]
     if head in _UTF16:
         return 4 * data.count(0, 2, 202) >= len(data[2:202])
     if 0 not in head:
         return False
     even, odd = data[:200:2].count(0), data[1:200:2].count(0)
-    return min(even, odd) == 0 and 4 * (even + odd) >= len(data[:200])
+    return min(even, odd) == 0 and even + odd >= max(_FEWEST_ZEROS, len(data[:200]) / 4)
 
 
 @dataclass(frozen=True, slots=True)
