@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mcban.cli.output import Noun, context_of, emit, finish, json_option, say
+from mcban.cli.output import Noun, context_of, emit, finish, json_option, say, watch
 from mcban.service.bans import Report
 from mcban.store import schema
 from mcban.wiring import open_database, open_state
@@ -52,7 +52,7 @@ def adopt(ctx: click.Context, source: str | None, only_check: bool) -> int:
         open_state(context)
     context.database.has_file()
     if source:
-        adopted = adoption.adopt_from(context, source, check=only_check)
+        adopted = adoption.adopt_from(context, source, check=only_check, opened=lambda theirs: watch(ctx, theirs))
     else:
         adopted = adoption.adopt(context, check=only_check)
     status = finish(Report(adopted.done))

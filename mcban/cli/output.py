@@ -26,6 +26,7 @@ from mcban.errors import DataError, UsageError, printable
 if TYPE_CHECKING:
     from mcban.service.bans import Report
     from mcban.service.context import Context
+    from mcban.store.database import Database
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,7 +95,6 @@ def context_of(ctx: click.Context, *, database: bool = True, waiting: bool = Tru
     with interrupt:
         import logging  # noqa: PLC0415
 
-        from mcban.cli.waiting import Waiting  # noqa: PLC0415
         from mcban.wiring import open_database, wire  # noqa: PLC0415  # SQLAlchemy: longer than most commands run
 
     config = _load(ctx)
@@ -102,8 +102,7 @@ def context_of(ctx: click.Context, *, database: bool = True, waiting: bool = Tru
     # Its pool would show tracebacks of connections that break, or that Ctrl-C meets, as they are put back.
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)
     if waiting:
-        told = context.database.watch = Waiting(lambda since: _tell_of_waiting(context, since))
-        ctx.call_on_close(told.close)
+        watch(ctx, context.database)
     _warn(ctx, config)
     ctx.call_on_close(context.firewall.close)
     ctx.call_on_close(context.database.dispose)
@@ -112,11 +111,18 @@ def context_of(ctx: click.Context, *, database: bool = True, waiting: bool = Tru
     return context
 
 
-def _tell_of_waiting(context: Context, since: float) -> None:
-    database = context.database
-    wait = database.longest_wait
-    end = "" if wait is None else time.strftime(", until %T", time.localtime(since + wait))
-    say(f"waiting for {database.shown_url} to answer{end}")
+def watch(ctx: click.Context, database: Database) -> None:
+    """Say so when `database` lets the command wait."""
+    with interrupt:
+        from mcban.cli.waiting import Waiting  # noqa: PLC0415
+
+    def tell(since: float) -> None:
+        wait = database.longest_wait
+        end = "" if wait is None else time.strftime(", until %T", time.localtime(since + wait))
+        say(f"waiting for {database.shown_url} to answer{end}")
+
+    told = database.watch = Waiting(tell)
+    ctx.call_on_close(told.close)
 
 
 @contextmanager

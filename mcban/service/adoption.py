@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mcban.core import ladder
@@ -54,12 +54,16 @@ def adopt(context: Context, *, check: bool = False) -> Adopted:
     return works.report((kept,), check=check)
 
 
-def adopt_from(context: Context, url: str, *, check: bool = False) -> Adopted:
+def adopt_from(
+    context: Context, url: str, *, check: bool = False, opened: Callable[[Database], object] = lambda _: None
+) -> Adopted:
     """Copy what the original's database at `url` holds into the context's own; with `check` only say what that would
-    do. The other database is only read. A database that is new gets the jails, too; in one that is in use, what is
-    there already is left as it is, so that it can be done again for what has come since. Raises as `adopt` does."""
+    do. The other database is only read, and shown to `opened` before it is asked for anything. A database that is new
+    gets the jails, too; in one that is in use, what is there already is left as it is, so that it can be done again for
+    what has come since. Raises as `adopt` does."""
     source = Database(Access((url,), named="--from"))
     try:
+        opened(source)
         _require_file(source, writable=False)
         if store.standing(source) in {Standing.OURS, Standing.ADOPTED, Standing.COPIED}:
             raise UsageError(f"{source.shown_url} is mcban's own: name it in the settings, as database.url, to use it")

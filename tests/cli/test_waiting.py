@@ -61,6 +61,19 @@ def test_a_command_that_waits_for_a_server_says_so(bare: Terminal, server: Path)
     assert (command.returncode, out, err) == (0, f"{url} brought to schema 0001\n", "")
 
 
+def test_adopting_from_a_server_that_hangs_says_so(bare: Terminal, server: Path) -> None:
+    """It is the other database that is waited for and named, until when, and then called what it is."""
+    url = use(bare, server, 6)
+    del bare.env["MCBAN_DATABASE_URL"]
+    adopt = [MCBAN, "db", "adopt", "--from", url]
+    with stopped(server):
+        done = subprocess.run(adopt, env=bare.env, text=True, capture_output=True, timeout=PATIENCE, check=False)
+    waiting, failed = done.stderr.splitlines()
+    assert re.fullmatch(rf"mcban: waiting for {re.escape(url)} to answer, until \d\d:\d\d:\d\d", waiting)
+    assert failed.startswith(f"mcban: {url} cannot be used: it answered nothing for 6 s")
+    assert (done.returncode, done.stdout) == (69, "")
+
+
 def test_a_server_that_answers_nothing_is_called_so(bare: Terminal, server: Path) -> None:
     """With the time that it had for an answer, and status 69; `status` answers all the same."""
     use(bare, server, 6)
