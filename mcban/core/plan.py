@@ -46,22 +46,40 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """Something that was found gone or damaged, in words; of which jail or which group, None where it is of no one."""
+
+    said: str
+    jail: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Actual:
     """What the kernel holds of ours.
 
     `rules` are the groups whose rule stands whole, in every family (a damaged one is left out, so that it is put
     back, and named in `broken_rules`, so that it is taken away when nobody wants it). `entries` has every jail whose
     sets exist in both families; a jail with a set missing is left out of `entries` and named in `broken_sets`. Ends
-    are in seconds since the epoch, FOREVER for entries without timeout. `missing` says in words what was found gone
-    or damaged, for the log. `taken` has by jail why it cannot have its sets, and what to do: others have their names.
+    are in seconds since the epoch, FOREVER for entries without timeout. `missing` is what is gone or damaged of what
+    was there before. `taken` has by jail why it cannot have its sets, and what to do: others have their names.
     """
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
     entries: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
     broken_rules: AbstractSet[str] = frozenset()
     broken_sets: AbstractSet[str] = frozenset()
     taken: Mapping[str, str] = field(default_factory=dict)
+
+    def missed(self, wanted: Wanted) -> tuple[str, ...]:
+        """What is missing of what is wanted. What is gone because nobody wants it any more is missed by nobody,
+        whoever took it away: a jail that was disabled or removed by a command, say."""
+        return tuple(
+            one.said
+            for one in self.missing
+            if (one.jail is None or one.jail in wanted.entries) and (one.group is None or one.group in wanted.rules)
+        )
 
 
 @dataclass(frozen=True, slots=True)

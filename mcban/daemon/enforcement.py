@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from mcban.core.plan import Rule
 from mcban.daemon.bridge import Bridge
 from mcban.daemon.troubles import Troubles
 from mcban.errors import DatabaseError, McbanError, RefusedError
@@ -19,6 +20,10 @@ from mcban.service.sync import Outcome, UndecidedError, enforce, sync
 
 log = logging.getLogger("mcban")
 
+SETTLING = 2.0
+"""Seconds for which what is missing after jails changed may be the work of the command that changed them: it builds
+and takes down sets and rules at the same time."""
+
 
 class Enforcement:
     """Enforces `world`, the newest that is known. The `bridge` learns what was done, for when SQL is away; the
@@ -28,6 +33,8 @@ class Enforcement:
         self._context, self._bridge, self._troubles = context, bridge, troubles
         self._drift = DriftWatch()
         self._owed = False
+        self._rules: Mapping[str, Rule] = {}
+        self._rules_at = 0.0
         self.passed_over: tuple[Fault, ...] = ()
         self._feed: ChangeFeed
         self.world: World
@@ -138,14 +145,22 @@ class Enforcement:
         if self._bridge.spared():
             self.doubt()
         self._bridge.synced(self.world, outcome)
-        if not first:
+        if first:
+            self._rules = outcome.rules
+        elif self._settled(outcome):
             for line in (*outcome.missing, *(outcome.exchanged if drifted else ())):
                 log.warning("mended: %s", line)
-        elif outcome.plan.additions and self._context.firewall.enforces:
+        if first and outcome.plan.additions and self._context.firewall.enforces:
             count = outcome.plan.additions
             log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
         if outcome.withheld:
             raise RefusedError(outcome.withheld)
+
+    def _settled(self, outcome: Outcome) -> bool:
+        """Whether what is missing is somebody else's doing: the jails have been the same for a while."""
+        if outcome.rules != self._rules:
+            self._rules, self._rules_at = outcome.rules, time.monotonic() + SETTLING
+        return time.monotonic() >= self._rules_at
 
     def note(self, outcome: Outcome) -> None:
         """This was done to the kernel, as SQL says."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 
-from mcban.core.plan import Actual, Plan, Rule
+from mcban.core.plan import Actual, Missing, Plan, Rule
 from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import iptables
 from mcban.firewall.base import (
@@ -96,7 +96,7 @@ class IpsetFirewall:
                 whole[jail] = ends
             elif any(halves):
                 broken.add(jail)
-        missing = (*faults, *scene.missing(jails))
+        missing = (*map(Missing, faults), *scene.missing(jails))
         rules = {} if faults else scene.rules()
         self._watch.saw(whole, rules, tables, generation)
         self._watch.doubt = bool(faults or scene.visible_damage(jails))

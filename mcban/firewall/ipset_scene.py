@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from socket import AF_INET, AF_INET6
 
-from mcban.core.plan import Rule
+from mcban.core.plan import Missing, Rule
 from mcban.errors import FirewallError, printable
 from mcban.firewall.base import LIST_SUFFIX, V6_SUFFIX
 from mcban.firewall.ipset_wire import Header
@@ -88,43 +88,43 @@ class Scene:
         faults += [f"{family.name}: in chain {CHAIN} stands a rule of others: {printable(s)}" for s in table.strange]
         return faults
 
-    def missing(self, named: Collection[str]) -> list[str]:
-        """What is gone or damaged, in words. What was never there is not missing."""
+    def missing(self, named: Collection[str]) -> list[Missing]:
+        """What is gone or damaged. What was never there is not missing."""
         return [*self.damage(named), *self._missing_chains()]
 
-    def damage(self, named: Collection[str]) -> list[str]:
+    def damage(self, named: Collection[str]) -> list[Missing]:
         """As `missing`, without the chains of others that are not there (yet)."""
         return [*self._missing_rules(), *self._missing_sets(named)]
 
-    def visible_damage(self, named: Collection[str]) -> list[str]:
+    def visible_damage(self, named: Collection[str]) -> list[Missing]:
         """As `damage`, by what is there alone: whatever is gone without a trace is no part of it."""
         return replace(self, seen_jails=(), seen_rules={}).damage(named)
 
-    def _missing_chains(self) -> Iterator[str]:
+    def _missing_chains(self) -> Iterator[Missing]:
         for family, table in self.tables.items():
             for chain in self.chains:
                 if chain not in table.chains:
-                    yield f"{family.name}: there is no chain {chain} to jump from"
+                    yield Missing(f"{family.name}: there is no chain {chain} to jump from")
 
-    def _missing_rules(self) -> Iterator[str]:
+    def _missing_rules(self) -> Iterator[Missing]:
         groups = self.groups() | set(self.seen_rules)
         for family, table in self.tables.items():
             if groups or table.chain:
-                yield from self._path_faults(family, table)
+                yield from map(Missing, self._path_faults(family, table))
             for group in sorted(groups):
                 if group in table.broken:
-                    yield f"{family.name}: the rule of {group} was altered"
+                    yield Missing(f"{family.name}: the rule of {group} was altered", group=group)
                 elif group not in table.rules:
-                    yield f"{family.name}: the rule of {group} is gone"
+                    yield Missing(f"{family.name}: the rule of {group} is gone", group=group)
         for group in sorted(groups):
             if group not in self.members:
                 continue
             jails = self._whole_members(group)
             seen = self.seen_rules.get(group)
             if jails is None or (seen is not None and not set(seen.jails) <= set(jails)):
-                yield f"list {list_name(group)} lacks sets"
+                yield Missing(f"list {list_name(group)} lacks sets", group=group)
 
-    def _missing_sets(self, named: Collection[str]) -> Iterator[str]:
+    def _missing_sets(self, named: Collection[str]) -> Iterator[Missing]:
         for jail in self.jails(named):
             halves = self.halves(jail)
             if all(halves) or not (any(halves) or jail in self.seen_jails or self._taken(jail)):
@@ -132,7 +132,7 @@ class Scene:
             for there, (_, suffix) in zip(halves, FAMILIES, strict=True):
                 if not there:
                     name = jail + suffix
-                    yield f"set {name} is of others" if name in self.headers else f"set {name} is gone"
+                    yield Missing(f"set {name} is {'of others' if name in self.headers else 'gone'}", jail=jail)
 
     def _taken(self, jail: str) -> bool:
         return any(name in self.headers for name in set_names(jail))

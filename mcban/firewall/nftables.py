@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from mcban.core.plan import Actual, Plan, Rule, timeouts
+from mcban.core.plan import Actual, Missing, Plan, Rule, timeouts
 from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import nft_wire as wire
 from mcban.firewall.base import Glance, GoneError, IncompleteError, Refusal, Turnover, group_fault, name_fault
@@ -132,25 +132,27 @@ class NftablesFirewall:
         broken: Collection[str],
         rules: Mapping[str, Rule],
         altered: set[str],
-    ) -> tuple[str, ...]:
+    ) -> tuple[Missing, ...]:
         if not scene.there:
-            return (f"table inet {wire.TABLE} is gone",) if self._seen_jails or self._seen_rules else ()
-        said = [f"table inet {wire.TABLE} is dormant"] if scene.dormant else []
+            return (Missing(f"table inet {wire.TABLE} is gone"),) if self._seen_jails or self._seen_rules else ()
+        said = [Missing(f"table inet {wire.TABLE} is dormant")] if scene.dormant else []
         if altered or self._seen_rules:
             said += [
-                f"chain {hook} is gone or altered"
+                Missing(f"chain {hook} is gone or altered")
                 for hook, number in self._hooks.items()
                 if scene.chains.get(hook) != (number, PRIORITY, 1)
             ]
-        said += [f"the rule of {group} was altered" for group in sorted(altered)]
-        said += [f"the rule of {g} is gone" for g in sorted(self._seen_rules.keys() - set(rules) - altered)]
+        said += [Missing(f"the rule of {group} was altered", group=group) for group in sorted(altered)]
+        gone = sorted(self._seen_rules.keys() - set(rules) - altered)
+        said += [Missing(f"the rule of {group} is gone", group=group) for group in gone]
         said += [
-            f"the rule of {group} is not what it was"
+            Missing(f"the rule of {group} is not what it was", group=group)
             for group, seen in self._seen_rules.items()
             if group in rules and not rules[group].does(seen)
         ]
-        said += [f"sets of {jail} are gone or altered" for jail in sorted(broken)]
-        said += [f"the sets of {jail} are gone" for jail in sorted(self._seen_jails - set(entries) - set(broken))]
+        said += [Missing(f"sets of {jail} are gone or altered", jail=jail) for jail in sorted(broken)]
+        lost = sorted(self._seen_jails - set(entries) - set(broken))
+        said += [Missing(f"the sets of {jail} are gone", jail=jail) for jail in lost]
         return tuple(said)
 
     def glance(self, jails: Collection[str]) -> Glance:

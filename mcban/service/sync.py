@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mcban.core.address import pack, parse_network
 from mcban.core.duration import FOREVER_DURATION
@@ -21,9 +21,9 @@ from mcban.store.database import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a sync found missing, did, and could not do. `exchanged` says in words which entries were gone, or there
-    without a ban: whether that calls for a line in the log, or just follows from what somebody asked for, the caller
-    knows."""
+    """What a sync found missing of what SQL asks for, did, and could not do. `rules` are those that SQL asks for.
+    `exchanged` says in words which entries were gone, or there without a ban. Whether that calls for a line in the log,
+    or just follows from what somebody asked for, the caller knows."""
 
     plan: Plan
     missing: tuple[str, ...] = ()
@@ -31,6 +31,7 @@ class Outcome:
     refusals: tuple[Refusal, ...] = ()
     aim: Aim | None = None
     withheld: str = ""
+    rules: Mapping[str, Rule] = field(default_factory=dict)
 
 
 class UndecidedError(IncompleteError):
@@ -196,11 +197,12 @@ def sync(
         raise UndecidedError(f"{error}; {withheld}", error.refused) from error
     return Outcome(
         plan=todo,
-        missing=found.actual.missing,
+        missing=found.actual.missed(found.aim.wanted),
         exchanged=_exchanged(found.actual, todo, refusals, context.now),
         refusals=refusals,
         aim=None if withheld else found.aim,
         withheld=withheld,
+        rules=found.aim.wanted.rules,
     )
 
 
@@ -219,7 +221,7 @@ def restore(context: Context, aim: Aim) -> Outcome:
     todo = Plan(create=full.create, add=full.add, rules=full.rules)
     refusals = _apply(context, todo)
     exchanged = _exchanged(actual, todo, refusals, context.now)
-    return Outcome(todo, actual.missing, exchanged, refusals)
+    return Outcome(todo, actual.missed(aim.wanted), exchanged, refusals)
 
 
 def _exchanged(actual: Actual, todo: Plan, refusals: Iterable[Refusal], now: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcban.core.model import FOREVER, Ports
-from mcban.core.plan import Actual, Plan, Rule, Wanted, plan, settled, timeout
+from mcban.core.plan import Actual, Missing, Plan, Rule, Wanted, plan, settled, timeout
 from mcban.firewall.memory import MemoryFirewall
 
 NOW = 1_800_000_000
@@ -172,3 +172,12 @@ def test_a_plan_reads_as_what_it_would_do() -> None:
 def test_timeouts_are_seconds_within_the_kernels_limit() -> None:
     """For ever is 0, too long is the longest, and what is about to end gets a second."""
     assert [timeout(end, NOW, LONGEST) for end in (FOREVER, NOW + 5000, NOW + 7, NOW)] == [0, LONGEST, 7, 1]
+
+
+def test_what_nobody_wants_any_more_is_missed_by_nobody() -> None:
+    """Sets and rules that a command took down are no damage; those that somebody wants are, and so is a chain."""
+    chain, mine = Missing("the chain is gone"), Missing("set a is gone", jail="a")
+    rule, old = Missing("the rule of g is gone", group="g"), Missing("the rule of old is gone", group="old")
+    actual = Actual(missing=(chain, mine, Missing("set b is gone", jail="b"), rule, old))
+    wanted = Wanted({"g": Rule(("a",), Ports(((25, 25),)))}, {"a": {}})
+    assert actual.missed(wanted) == (chain.said, mine.said, rule.said)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mcban.daemon.enforcement import SETTLING
 from tests.e2e.node import Node, until
 from tests.mariadb import Server
 from tests.netns import Host, one_host, require_netns
@@ -116,6 +118,22 @@ def test_commands_reach_a_running_engine(node: Node) -> None:
     node.mcban("general", "enable")
     until(lambda: "mc-exim-all" in node.host.run("ipset", "list", "-n").split(), "the lists")
     until(lambda: "198.51.100.7" in node.entries("mc-exim-1d"), "a ban that still runs")
+
+
+def test_what_commands_take_down_is_missed_by_nobody(node: Node) -> None:
+    """Jails that a command adds, disables, enables or removes are no damage: the log tells of damage only."""
+    node.start()
+    node.mcban("jail", "add", "-j", "my-jail", "--filter", "mc-exim-filter", "--logpath", "/var/log/x", "--port", "99")
+    node.mcban("jail", "remove", "-j", "my-jail")
+    node.mcban("general", "disable")
+    time.sleep(SETTLING)
+    node.mcban("whitelist", "add", "-i", "192.0.2.1")  # is followed by a look at everything
+    node.mcban("general", "enable")
+    node.mcban("ban", "-j", "mc-exim-1d", "-i", "203.0.113.7")
+    time.sleep(SETTLING)
+    assert "mended: " not in node.engine_log
+    node.host.run("ipset", "flush")
+    until(lambda: "mended: " in node.engine_log, "the line")
 
 
 def test_what_a_stranger_flushes_comes_back(node: Node) -> None:

@@ -93,7 +93,7 @@ def test_ip6tables_that_does_not_work_leaves_ipv4_enforced(
     ):
         firewall.apply(left(firewall), now())
     assert "--match-set mc-exim-all" in kernel.run("iptables-save")
-    assert any("no IPv6 here" in said for said in look(firewall).missing)
+    assert any("no IPv6 here" in one.said for one in look(firewall).missing)
     monkeypatch.setenv("PATH", path)
     firewall.apply(left(firewall), now())
     assert left(firewall).empty
@@ -112,7 +112,7 @@ def test_a_chain_that_does_not_exist_yet_is_named_and_used_when_it_comes(kernel:
     """DOCKER-USER may be named before Docker has made it."""
     firewall = IpsetFirewall(chains=("INPUT", "DOCKER-USER"))
     firewall.apply(left(firewall), now())
-    assert "IPv4: there is no chain DOCKER-USER to jump from" in look(firewall).missing
+    assert "IPv4: there is no chain DOCKER-USER to jump from" in [one.said for one in look(firewall).missing]
     assert left(firewall).empty
     kernel.run("iptables", "-N", "DOCKER-USER")
     kernel.run("iptables", "-A", "DOCKER-USER", "-j", "RETURN")

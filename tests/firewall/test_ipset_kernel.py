@@ -150,7 +150,7 @@ def test_nft_flush_ruleset_is_mended(host: Host) -> None:
     firewall.apply(left(firewall), now())
     host.run("nft", "flush", "ruleset")
     assert look(firewall).rules == {}
-    assert any("chain mcban is gone" in said for said in look(firewall).missing)
+    assert any("chain mcban is gone" in one.said for one in look(firewall).missing)
     firewall.apply(left(firewall), now())
     assert left(firewall).empty
 
@@ -228,7 +228,7 @@ def test_a_set_of_others_under_our_name_is_named_and_kept(kernel: Host, kind: li
     with pytest.raises(IncompleteError, match=f"set mc-exim-1d is there, .*{said}.*ipset rename") as caught:
         firewall.apply(left(firewall), now())
     assert {(r.entry, r.why) for r in caught.value.refused} == {("192.0.2.1", "set mc-exim-1d is not ours")}
-    assert "set mc-exim-1d is of others" in look(firewall).missing
+    assert "set mc-exim-1d is of others" in [one.said for one in look(firewall).missing]
     assert look(firewall).entries.keys() == {"mc-exim-bl", "mc-ssh-1d"}
     assert "mc-ssh" in look(firewall).rules
     firewall.remove(list(wanted().entries))
