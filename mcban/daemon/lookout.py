@@ -72,6 +72,8 @@ class Lookout:
         while reader is not None and not self._bans and time.monotonic() < end:
             block = reader.read()
             if block is None:
+                if reader.amid_line:
+                    continue
                 return False
             if block.data:
                 patterns = reader.patterns_of(block.path)

@@ -150,11 +150,11 @@ class Reading:
                 self._intake.hits(status.path, b"\n", patterns, self._context.own_now)
 
     def take_block(self) -> bool:
-        """Take the next block into what is pending; False when there is none."""
+        """Take the next block into what is pending; False when there is nothing to read at the moment."""
         self.fresh = False
         block = self._reader.read()
         if block is None:
-            return False
+            return self._reader.amid_line
         if self._onlooker:
             self._onlooker.read(len(block.data))
         self.take(block, self._reader.patterns_of(block.path))

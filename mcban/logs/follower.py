@@ -116,6 +116,11 @@ class Follower:
                 return block
         return None
 
+    @property
+    def amid_line(self) -> bool:
+        """Whether `read` gave None in the midst of a line that is too long, with more of it there: nobody need wait."""
+        return any(log.amid_line for log in self._logs.values())
+
     def wait(self, timeout: float) -> None:
         """Return when something happened, when it is time to look again anyway, or after `timeout` seconds."""
         rest = max(0.0, min(timeout, self._polled + POLL - self._clock()))

@@ -45,6 +45,7 @@ class Log:
         self.state, self.reason = LogState.WAITING, ""
         self.warnings: list[str] = []
         self.more = False  # whether `next_block` has more to do though it gave None
+        self.amid_line = False  # whether that is the rest of a line that is too long
         self._watch, self._grace = watch, grace
         self._known: dict[Identity, Position] = {(p.device, p.inode): p for p in stored}
         self._from_end = from_end and not self._known
@@ -284,7 +285,7 @@ class Log:
         """The next whole lines, or a position alone; None when there is nothing at the moment (but see `more`)."""
         if self._again and len(self._files) < MOST_OPEN:
             self.look(now)
-        self.more = False
+        self.more = self.amid_line = False
         try:
             self._read_on(now, limit)
         except OSError as error:
@@ -315,7 +316,7 @@ class Log:
         if data:
             self._hand_out(file, data)
         elif file.scanned != before:
-            self.more = file.unscanned() > 0  # in the midst of a very long line
+            self.more = self.amid_line = file.unscanned() > 0
             return int(not self.more)
         elif self._is_over(file, now):
             data = file.read_unfinished()
@@ -378,7 +379,7 @@ class Log:
         """
         for file in list(self._files):
             self._let_go(file)
-        self._first, self._seen, self._again, self.more = True, None, False, False
+        self._first, self._seen, self._again, self.more, self.amid_line = True, None, False, False, False
         other = f"{error.filename}: " if error.filename not in {None, self.path} else ""
         self._failed, self.state, self.reason = True, LogState.UNREADABLE, other + reason_of(error)
 

@@ -53,6 +53,11 @@ class LogReader:
             return self._journals.read() or self._follower.read()
         return self._follower.read() or self._journals.read()
 
+    @property
+    def amid_line(self) -> bool:
+        """Whether `read` gave None in the midst of a line that is too long, with more of it there: nobody need wait."""
+        return self._follower.amid_line
+
     def wait(self, timeout: float) -> None:
         """Return when something happened, when it is time to look again anyway, or after `timeout` seconds."""
         self._poll.poll(max(0.0, min(timeout, POLL)))

@@ -11,8 +11,10 @@ from mcban.daemon.bridge import Bridge
 from mcban.daemon.engine import Engine
 from mcban.daemon.one_pass import OnePass
 from mcban.daemon.presence import Presence
+from mcban.daemon.reading import Reading
 from mcban.daemon.signals import Signals
 from mcban.errors import DatabaseError
+from mcban.service.context import Context
 from tests.conftest import MakeContext
 from tests.daemon.desk import failures
 from tests.service.desk import execute
@@ -49,3 +51,23 @@ def test_one_pass_over_the_logs_ends_when_the_database_lost_what_it_had_confirme
             passes.append(str(error))
     assert "run this again" in passes[0] and passes[1] is True
     assert context.database.read(lambda t: t.hits.totals()) == {"mc-ssh": 6}
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_line_without_an_end_is_read_over_without_a_pause(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody wrote a gigabyte without a newline: what comes behind it is read as soon as that has been looked
+    through, and nobody waits for a log to grow that has more."""
+    log = tmp_path / "auth.log"
+    with log.open("wb") as opened:
+        opened.seek(200 << 20)  # a hole: it takes no room on the disk
+        opened.write(b"\n" + failures(context, 3).encode())
+    execute(context, f"UPDATE fail2ban_jail SET logpath = '{log}' WHERE name LIKE 'mc-ssh-%'")
+    waits: list[float] = []
+    monkeypatch.setattr(Reading, "wait", lambda _, timeout: waits.append(timeout))
+    one_pass = OnePass(context, Presence(context.config.state_dir), Signals())
+    one_pass.start()
+    assert one_pass.run()
+    assert context.database.read(lambda t: t.hits.totals()) == {"mc-ssh": 3}
+    assert not waits
