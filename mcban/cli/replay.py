@@ -11,7 +11,7 @@ from mcban.cli.output import context_of, emit, jail_required, json_option, plura
 from mcban.cli.progress import Progress
 from mcban.core import ladder
 from mcban.core.allowlist import AllowList
-from mcban.core.duration import FOREVER_DURATION, about
+from mcban.core.duration import FOREVER_DURATION, format_duration
 from mcban.core.model import FOREVER, Group, Kind
 from mcban.errors import ConfigError, NoPermissionError, UnavailableError, UsageError, printable
 from mcban.logs import size_of
@@ -147,7 +147,13 @@ def _show_bans(world: World, name: str, done: Replayed, *, as_json: bool) -> Non
         table(
             ("AT", "ADDRESS", "JAIL", "FOR", "WHY"),
             (
-                (rfc3339(b.since), b.ip, b.jail, "ever" if b.until >= FOREVER else about(b.until - b.since), b.reason)
+                (
+                    rfc3339(b.since),
+                    b.ip,
+                    b.jail,
+                    "ever" if b.until >= FOREVER else format_duration(b.until - b.since),
+                    b.reason,
+                )
                 for b in bans
             ),
         )

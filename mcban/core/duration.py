@@ -31,10 +31,13 @@ def parse_duration(text: str) -> int:
 
 @lru_cache(maxsize=256)
 def format_duration(seconds: int) -> str:
-    """`seconds` in the largest unit that divides them: 604800 is `1w`, 5400 is `90m`."""
+    """`seconds` in the largest unit that divides them: 604800 is `1w`, 5400 is `90m`. Weeks beyond a month are days:
+    who knows how long 34 of them are?"""
     if seconds == FOREVER_DURATION:
         return "for ever"
     for unit, size in _UNITS.items():
+        if unit == "w" and seconds > _UNITS["mo"]:
+            continue
         if seconds and seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
@@ -42,7 +45,10 @@ def format_duration(seconds: int) -> str:
 
 @lru_cache(maxsize=128)  # the bans of a batch end at few different times
 def about(seconds: int) -> str:
-    """`seconds` for a person, in the two largest of years, days, hours, minutes and seconds: `6d 23h`, `30d`."""
+    """`seconds` that pass, for a person: whole days as settings say them (`format_duration`), all else in the two
+    largest of years, days, hours, minutes and seconds: `1w`, `6d 23h`."""
+    if seconds % _UNITS["d"] == 0:
+        return format_duration(seconds)
     parts = []
     for unit, size in _UNITS.items():
         if unit in {"mo", "w"}:
@@ -50,4 +56,4 @@ def about(seconds: int) -> str:
         whole, seconds = divmod(seconds, size)
         if whole:
             parts.append(f"{whole}{unit}")
-    return " ".join(parts[:2]) or "0s"
+    return " ".join(parts[:2])

@@ -43,8 +43,19 @@ def test_for_ever_is_said_in_words() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "0s"), (59, "59s"), (3600, "1h"), (604_799, "6d 23h"), (2_592_000, "30d"), (31_536_000 + 5, "1y 5s")],
+    [(0, "0s"), (59, "59s"), (3600, "1h"), (604_799, "6d 23h"), (2_595_600, "30d 1h"), (31_536_000 + 5, "1y 5s")],
 )
 def test_a_rest_of_time_is_said_in_its_two_largest_units(seconds: int, said: str) -> None:
     """6d 23h, not 604799."""
     assert about(seconds) == said
+
+
+@given(st.integers(1, 40_000).map(lambda days: 86_400 * days) | st.sampled_from([604_800, 2_592_000, 31_536_000]))
+def test_a_ban_of_whole_days_is_as_long_wherever_it_is_told(seconds: int) -> None:
+    """1w, in the words of the jail's own row, not 7d."""
+    assert about(seconds) == format_duration(seconds)
+
+
+def test_many_weeks_are_days() -> None:
+    """The original's "year" was one of 238 days."""
+    assert [format_duration(n * 604_800) for n in (1, 4, 5, 34)] == ["1w", "4w", "35d", "238d"]
