@@ -136,5 +136,3 @@ def _log_to_stderr(level: str, progress: Progress) -> None:
     handler = _Handler(progress)
     handler.setFormatter(_Lines(f"{stamp}%(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    # Its pool tells of connections that break while it throws them away; the engine says by itself what is wrong.
-    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)

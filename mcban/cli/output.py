@@ -99,7 +99,8 @@ def context_of(ctx: click.Context, *, database: bool = True, waiting: bool = Tru
 
     config = _load(ctx)
     context = wire(config)
-    # Its pool would show tracebacks of connections that break, or that Ctrl-C meets, as they are put back.
+    # Its pool would tell of connections that break, or that Ctrl-C meets, as they are put back; for a command as
+    # tracebacks. What is wrong is said by whoever asked.
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)
     if waiting:
         watch(ctx, context.database)

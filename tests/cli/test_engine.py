@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -164,9 +165,10 @@ def test_run_makes_no_database(bare: Terminal) -> None:
 
 
 LIBRARY = """
-import logging
-from mcban.cli import engine
+import click, logging
+from mcban.cli import engine, output
 from mcban.cli.progress import Progress
+output.context_of(click.Context(engine.run), database=False, waiting=False)
 engine._log_to_stderr("info", Progress(0, wanted=False))
 for name in ("pyroute2", "sqlalchemy.pool"):
     try:
@@ -176,9 +178,10 @@ for name in ("pyroute2", "sqlalchemy.pool"):
 """
 
 
-def test_what_a_library_logs_is_no_traceback() -> None:
+def test_what_a_library_logs_is_no_traceback(bare: Terminal) -> None:
     """In the engine's log an error that a library tells is a line, and nothing of it reaches the terminal raw; of
     connections that break the engine tells by itself."""
-    done = subprocess.run([sys.executable, "-c", LIBRARY], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", LIBRARY]
+    done = subprocess.run(command, env={**os.environ, **bare.env}, capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr and "\x1b" not in done.stderr
     assert done.stderr.count("OSError: broken") == 1
