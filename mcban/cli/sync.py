@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import click
 
 from mcban.cli.output import context_of, emit, heard_or_not, json_option, say
 from mcban.core.plan import Plan
-from mcban.errors import RefusedError, printable
+from mcban.errors import RefusedError
+from mcban.firewall.base import Refusal, summarise
 from mcban.service import sync as service
 from mcban.service.upkeep import take_over
 
@@ -43,11 +45,11 @@ def sync(ctx: click.Context, check: bool, force: bool, as_json: bool) -> int:
     take_over(context)
     outcome = service.sync(context, force=force)
     if outcome.withheld:
-        _tell(outcome.plan, as_json, applied=True, whole=False)
+        _tell(outcome.done, as_json, applied=True, whole=False, refusals=outcome.refusals)
         raise RefusedError(outcome.withheld)
-    _tell(outcome.plan, as_json, applied=True, whole=not outcome.refusals)
-    for refusal in outcome.refusals:
-        say(f"{printable(refusal.entry)} in {printable(refusal.jail)} is not enforced: {refusal.why}")
+    _tell(outcome.done, as_json, applied=True, whole=not outcome.refusals, refusals=outcome.refusals)
+    for line in summarise(outcome.refusals):
+        say(f"not enforced: {line}")
     return 1 if outcome.refusals else 0
 
 
@@ -59,13 +61,12 @@ def _tell(
     whole: bool = True,
     note: str = "",
     taken: Mapping[str, str] = NOTHING,
+    refusals: Sequence[Refusal] = (),
 ) -> None:
     with heard_or_not():
-        _print(plan, as_json, applied=applied, whole=whole, note=note, taken=taken)
-
-
-def _print(plan: Plan, as_json: bool, *, applied: bool, whole: bool, note: str, taken: Mapping[str, str]) -> None:
-    if as_json:
+        if not as_json:
+            _print(plan, applied=applied, whole=whole, note=note, taken=taken)
+            return
         emit(
             {
                 "in_sync": whole and (applied or plan.empty),
@@ -78,12 +79,15 @@ def _print(plan: Plan, as_json: bool, *, applied: bool, whole: bool, note: str, 
                 "drop": list(plan.drop),
                 "note": note or None,
                 "not_mended": dict(taken),
+                "not_enforced": [asdict(refusal) for refusal in refusals],
             }
         )
-        return
+
+
+def _print(plan: Plan, *, applied: bool, whole: bool, note: str, taken: Mapping[str, str]) -> None:
     for line in plan.lines():
         click.echo(f"done: {line}" if applied else f"to do: {line}")
-    if plan.empty:
+    if plan.empty and whole:
         click.echo(note or "the kernel holds what SQL says")
     elif applied:
         return

@@ -11,6 +11,7 @@ from mcban.core.duration import FOREVER_DURATION, about
 from mcban.core.escalation import network_of, promotion, was_counted
 from mcban.core.model import FOREVER, Jail, Kind, number_of, of_group
 from mcban.errors import FirewallError, RefusedError, UsageError, printable
+from mcban.firewall.base import summarise
 from mcban.service.context import Context, World
 from mcban.service.jails import select, select_group
 from mcban.service.sync import end_of, entry_of, held_back, sync
@@ -347,5 +348,5 @@ def _carry_out(context: Context, name: str | None, work: Callable[[Transaction],
             raise
         written = "; ".join(desk.done[:MOST_TOLD]) + ("; …" if len(desk.done) > MOST_TOLD else "")
         raise FirewallError(f"{error}; the database has it all the same: {written}") from error
-    refused = [f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in outcome.refusals]
+    refused = [f"not enforced: {line}" for line in summarise(outcome.refusals)]
     return Report(tuple(desk.done), tuple(desk.failed + refused))

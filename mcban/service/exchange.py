@@ -21,6 +21,7 @@ from mcban.core.duration import FOREVER_DURATION
 from mcban.core.entry_list import never_banned
 from mcban.core.model import FOREVER, Jail, Kind
 from mcban.errors import RefusedError, UsageError, printable
+from mcban.firewall.base import summarise
 from mcban.service.allow import allowances, lift_covered
 from mcban.service.bans import WIDEST, Report
 from mcban.service.context import Context
@@ -187,7 +188,7 @@ def _import(context: Context, offers: Iterable[Offer], names: Collection[str], p
     book = context.database.read(lambda t: load_world(context, t)).book
     groups = {jail.group for name in names for jail in select(book, name)}
     refusals = sync(context, groups).refusals if groups else ()
-    failed = [f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in refusals]
+    failed = [f"not enforced: {line}" for line in summarise(refusals)]
     return Report(tuple(tally.lines() or ["nothing to import"]), tuple(_capped(failed)))
 
 

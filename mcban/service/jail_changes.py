@@ -10,6 +10,7 @@ from mcban.core import ladder
 from mcban.core.duration import FOREVER_DURATION, format_duration, parse_duration
 from mcban.core.model import Group, Jail, Kind
 from mcban.errors import DataError, RefusedError, UsageError, printable
+from mcban.firewall.base import summarise
 from mcban.service.bans import Report
 from mcban.service.context import Context, JailBook, World
 from mcban.service.jails import check_ladder, ladder_rows, read_book, select, select_group, settle, to_jail
@@ -281,6 +282,6 @@ def _carry_out(context: Context, work: Work, *, lifts: bool = False) -> Report:
     said = context.database.write(lambda t: work(t, load_world(context, t)))
     if before.rules:
         outcome = sync(context)
-        failed = [f"{r.entry} in {r.jail} is not enforced: {r.why}" for r in outcome.refusals]
+        failed = [f"not enforced: {line}" for line in summarise(outcome.refusals)]
         return Report(tuple(said), tuple(failed + [outcome.withheld] * (lifts and bool(outcome.withheld))))
     return Report(tuple(said))

@@ -33,6 +33,18 @@ class Outcome:
     withheld: str = ""
     rules: Mapping[str, Rule] = field(default_factory=dict)
 
+    @property
+    def done(self) -> Plan:
+        """The plan without what was refused."""
+        refused = {(refusal.jail, refusal.entry) for refusal in self.refusals}
+        if not refused:
+            return self.plan
+        add = {
+            jail: {entry: end for entry, end in ends.items() if (jail, entry) not in refused}
+            for jail, ends in self.plan.add.items()
+        }
+        return replace(self.plan, add={jail: ends for jail, ends in add.items() if ends})
+
 
 class UndecidedError(IncompleteError):
     """A part of a sync failed, and bans are left, of which SQL knows nothing, that somebody must decide about."""

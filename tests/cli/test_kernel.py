@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mcban import wiring
+from mcban.firewall.ipset import IpsetFirewall
 from mcban.wiring import wire
 from tests.cli.terminal import UNHEARD, Terminal
 from tests.netns import Host, one_host, require_netns, two_hosts
@@ -95,6 +97,27 @@ def test_what_sync_does_not_mend_it_does_not_promise(kernel: Terminal, host: Hos
     assert kernel.type("sync", "--check").lines[-1].startswith("kernel and SQL differ: mcban sync mends it")
     kernel.does("sync")
     assert kernel.json("sync", "--check")["not_mended"] == {}
+
+
+def test_a_full_list_is_one_line_of_each_command(kernel: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of bans that a full list does not take some are named and all are counted, as `status` has it; `sync --json` has
+    each."""
+    monkeypatch.setattr(wiring, "_ipset", lambda _: IpsetFirewall(maxelem=2, most=2))
+    kernel.does("sync")
+    ips = [f"203.0.113.{n}" for n in range(1, 8)]
+    answer = kernel.type("ban", "-j", "mc-exim-1d", *(word for ip in ips for word in ("-i", ip)))
+    assert answer.status == 1 and len(answer.lines) == 7
+    synced = kernel.type("sync")
+    assert (synced.status, synced.lines) == (1, [])
+    for said in (answer.err, synced.err):
+        (line,) = said.splitlines()
+        assert line.startswith("mcban: not enforced: 203.0.113.") and "2 more in mc-exim-1d: the set is full" in line
+    document = kernel.type("sync", "--json").document
+    refused = document["not_enforced"]
+    assert (document["in_sync"], document["add"]) == (False, {})
+    assert len({one["entry"] for one in refused}) == 5 and {one["jail"] for one in refused} == {"mc-exim-1d"}
+    kernel.does("unban", *(word for one in refused for word in ("-i", one["entry"])))
+    assert kernel.json("sync")["not_enforced"] == []
 
 
 def test_what_is_refused_leaves_the_kernel_alone(kernel: Terminal, host: Host) -> None:
