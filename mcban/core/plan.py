@@ -62,7 +62,8 @@ class Actual:
     back, and named in `broken_rules`, so that it is taken away when nobody wants it). `entries` has every jail whose
     sets exist in both families; a jail with a set missing is left out of `entries` and named in `broken_sets`. Ends
     are in seconds since the epoch, FOREVER for entries without timeout. `missing` is what is gone or damaged of what
-    was there before. `taken` has by jail why it cannot have its sets, and what to do: others have their names.
+    was there before. `taken` has by jail why it cannot have its sets, and what to do: others have their names. `absent`
+    are the chains, named in the settings, that no family has (yet).
     """
 
     rules: Mapping[str, Rule] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class Actual:
     broken_rules: AbstractSet[str] = frozenset()
     broken_sets: AbstractSet[str] = frozenset()
     taken: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     def missed(self, wanted: Wanted) -> tuple[str, ...]:
         """What is missing of what is wanted. What is gone because nobody wants it any more is missed by nobody,

@@ -24,6 +24,9 @@ SETTLING = 2.0
 """Seconds for which what is missing after jails changed may be the work of the command that changed them: it builds
 and takes down sets and rules at the same time."""
 
+ABSENT = "chains"
+"""What the troubles call it that a chain is not there."""
+
 
 class Enforcement:
     """Enforces `world`, the newest that is known. The `bridge` learns what was done, for when SQL is away; the
@@ -145,6 +148,7 @@ class Enforcement:
         if self._bridge.spared():
             self.doubt()
         self._bridge.synced(self.world, outcome)
+        self._tell_absent(outcome.absent)
         if first:
             self._rules = outcome.rules
         elif self._settled(outcome):
@@ -161,6 +165,14 @@ class Enforcement:
         if outcome.rules != self._rules:
             self._rules, self._rules_at = outcome.rules, time.monotonic() + SETTLING
         return time.monotonic() >= self._rules_at
+
+    def _tell_absent(self, chains: Sequence[str]) -> None:
+        """Say of which chains of the settings there is none: a word that is misspelt there would keep nobody out."""
+        if chains:
+            why = f"there is no chain {', '.join(chains)} (firewall.chains): no ban holds there; one that comes is used"
+            self._troubles.failed(ABSENT, why)
+        else:
+            self._troubles.succeeded(ABSENT)
 
     def note(self, outcome: Outcome) -> None:
         """This was done to the kernel, as SQL says."""

@@ -96,7 +96,7 @@ class IpsetFirewall:
                 whole[jail] = ends
             elif any(halves):
                 broken.add(jail)
-        missing = (*map(Missing, faults), *scene.missing(jails))
+        missing = (*map(Missing, faults), *scene.damage(jails))
         rules = {} if faults else scene.rules()
         self._watch.saw(whole, rules, tables, generation)
         self._watch.doubt = bool(faults or scene.visible_damage(jails))
@@ -109,6 +109,7 @@ class IpsetFirewall:
             broken_rules=frozenset(scene.groups() - rules.keys()),
             broken_sets=frozenset(broken),
             taken=scene.taken(jails),
+            absent=scene.absent(),
         )
 
     def _ends(self, jail: str) -> dict[str, int] | None:

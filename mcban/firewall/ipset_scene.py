@@ -88,23 +88,17 @@ class Scene:
         faults += [f"{family.name}: in chain {CHAIN} stands a rule of others: {printable(s)}" for s in table.strange]
         return faults
 
-    def missing(self, named: Collection[str]) -> list[Missing]:
-        """What is gone or damaged. What was never there is not missing."""
-        return [*self.damage(named), *self._missing_chains()]
-
     def damage(self, named: Collection[str]) -> list[Missing]:
-        """As `missing`, without the chains of others that are not there (yet)."""
+        """What is gone or damaged. What was never there is not."""
         return [*self._missing_rules(), *self._missing_sets(named)]
 
     def visible_damage(self, named: Collection[str]) -> list[Missing]:
         """As `damage`, by what is there alone: whatever is gone without a trace is no part of it."""
         return replace(self, seen_jails=(), seen_rules={}).damage(named)
 
-    def _missing_chains(self) -> Iterator[Missing]:
-        for family, table in self.tables.items():
-            for chain in self.chains:
-                if chain not in table.chains:
-                    yield Missing(f"{family.name}: there is no chain {chain} to jump from")
+    def absent(self) -> tuple[str, ...]:
+        """The chains to jump from that no family has: whose packets come by a chain, that family has it."""
+        return tuple(c for c in self.chains if not any(c in table.chains for table in self.tables.values()))
 
     def _missing_rules(self) -> Iterator[Missing]:
         groups = self.groups() | set(self.seen_rules)

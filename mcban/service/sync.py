@@ -21,9 +21,10 @@ from mcban.store.database import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a sync found missing of what SQL asks for, did, and could not do. `rules` are those that SQL asks for.
-    `exchanged` says in words which entries were gone, or there without a ban. Whether that calls for a line in the log,
-    or just follows from what somebody asked for, the caller knows."""
+    """What a sync found missing of what SQL asks for, did, and could not do. `rules` are those that SQL asks for,
+    `absent` the chains that are not there (`Actual`). `exchanged` says in words which entries were gone, or there
+    without a ban. Whether that calls for a line in the log, or just follows from what somebody asked for, the caller
+    knows."""
 
     plan: Plan
     missing: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class Outcome:
     aim: Aim | None = None
     withheld: str = ""
     rules: Mapping[str, Rule] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
 
     @property
     def done(self) -> Plan:
@@ -215,6 +217,7 @@ def sync(
         aim=None if withheld else found.aim,
         withheld=withheld,
         rules=found.aim.wanted.rules,
+        absent=found.actual.absent,
     )
 
 

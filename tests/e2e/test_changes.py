@@ -147,6 +147,19 @@ def test_what_a_stranger_flushes_comes_back(node: Node) -> None:
         until(lambda n=number: node.engine_log.count("mended: ") >= n, "the line")  # type: ignore[misc]
 
 
+def test_a_chain_that_is_not_there_is_a_trouble_until_it_comes(node: Node) -> None:
+    """A chain of the settings that does not exist stands in `status` as long as that lasts, and is no damage."""
+    (node.folder / "mcban.toml").write_text('[firewall]\nchains = ["INPUT", "INPTU"]\n', "utf-8")
+    node.start()
+    said = "there is no chain INPTU (firewall.chains): no ban holds there; one that comes is used"
+    until(lambda: said in node.json("status")["engine"]["troubles"], "the trouble")
+    node.host.run("iptables", "-N", "INPTU")
+    until(lambda: node.json("status")["engine"]["troubles"] == [], "the end of it")
+    assert "-A INPTU -j mcban" in node.host.run("iptables", "-S", "INPTU")
+    assert f"over: {said}" in node.engine_log
+    assert "no chain" not in "".join(line for line in node.engine_log.splitlines() if "mended" in line)
+
+
 def test_open_connections_are_forgotten_where_that_is_set(wire: tuple[Host, Host], tmp_path: Path) -> None:
     """With firewall.end_connections a ban also deletes what connection tracking knows of the address."""
     server, client = wire
