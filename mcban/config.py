@@ -11,13 +11,14 @@ import socket
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mcban.core.address import parse_network
-from mcban.core.duration import FOREVER_DURATION, parse_duration
+from mcban.core.duration import format_duration, parse_duration
 from mcban.core.ladder import LONGEST_LOOK_BACK
 from mcban.errors import ConfigError, NoPermissionError, printable
 from mcban.shipped import shipped
@@ -196,6 +197,8 @@ def _flatten(tables: Mapping[str, Any], file: str) -> dict[str, Any]:
             values[key] = value
     for key in values:
         if key not in _KEYS:
+            if any(known.startswith(f"{key}.") for known in _KEYS):
+                raise ConfigError(f"{file}: {key} holds settings of its own: write [{key}] and, below it, each of them")
             near = get_close_matches(key, _KEYS, 1)
             hint = f": did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{file}: there is no setting {printable(key)}{hint}")
@@ -276,9 +279,10 @@ def _truth(value: Any) -> bool:
 
 def _duration(low: int, high: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
-        seconds = parse_duration(str(value))
-        if seconds == FOREVER_DURATION or not low <= seconds <= high:
-            raise ValueError(f"{value!r} is out of range: from {low} to {high} seconds")
+        seconds = _seconds(value)
+        if seconds is None or not low <= seconds <= high:
+            said = f"{value!r} is no duration from {format_duration(low)} to {format_duration(high)}"
+            raise ValueError(f"{said}: write 3600, 90s, 15m, 3h, 1d, 1w, 1mo or 1y")
         return seconds
 
     return check
@@ -289,12 +293,19 @@ def _interval(low: float, high: float) -> Callable[[Any], float]:
 
     def check(value: Any) -> float:
         short = re.fullmatch(r"(\d{1,6})ms", str(value).strip(), re.ASCII | re.IGNORECASE)
-        seconds = int(short[1]) / 1000 if short else float(parse_duration(str(value)))
-        if not low <= seconds <= high:
-            raise ValueError(f"{value!r} is out of range: from {low * 1000:g}ms to {high:g} seconds")
-        return seconds
+        seconds = int(short[1]) / 1000 if short else _seconds(value)
+        if seconds is None or not low <= seconds <= high:
+            raise ValueError(f"{value!r} is no duration from {low * 1000:g}ms to {high:g}s: write 250ms or 1s")
+        return float(seconds)
 
     return check
+
+
+def _seconds(value: Any) -> int | None:
+    """A duration; None for what is none. Nothing here takes -1, so that it is a number like others."""
+    with suppress(ValueError):
+        return parse_duration(str(value))
+    return None
 
 
 def parse_allowed(text: str) -> str:
@@ -309,7 +320,11 @@ def parse_allowed(text: str) -> str:
 
 def _allowed(value: Any) -> tuple[str, ...]:
     items = value.replace(",", " ").split() if isinstance(value, str) else _list(value)
-    return tuple(parse_allowed(_text(item)) for item in items)
+    allowed = tuple(parse_allowed(_text(item)) for item in items)
+    for entry in allowed:
+        if entry.endswith("/0"):
+            raise ValueError(f"{entry} is everybody: to ban nobody, mcban general disable")
+    return allowed
 
 
 def _chains(value: Any) -> tuple[str, ...]:
@@ -317,6 +332,8 @@ def _chains(value: Any) -> tuple[str, ...]:
     for chain in chains:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,27}", chain, re.ASCII):
             raise ValueError(f"{chain!r} is no name of an iptables chain")
+        if chain == "mcban":
+            raise ValueError("'mcban' is the chain with our own rules: name those that are to jump there, as INPUT")
     if not chains:
         raise ValueError('no chain is named: write ["INPUT"]')
     return chains

@@ -22,7 +22,7 @@ from tests.mariadb import Server
         ("node = 5", "node: 5 is no text"),
         ("ignoreip = ['not an address']", "is no address, network or host name"),
         ("ignoreip = [5]", "ignoreip"),
-        ("[engine]\nsync_interval = '1y'", "engine.sync_interval: '1y' is out of range"),
+        ("[engine]\nsync_interval = '1y'", "engine.sync_interval: '1y' is no duration from 1s to 8s"),
         ("[engine]\npoll_interval = true", "engine.poll_interval"),
         ("[database]\nurl = 5", "database.url: 5 is no text"),
         ("[database]\nurl = 'nonsense'", "database.url"),
