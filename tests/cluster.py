@@ -30,9 +30,10 @@ from mcban.service.context import Context
 from mcban.store import schema
 from mcban.store.database import Database
 from mcban.wiring import wire
-from tests.e2e.node import GROUPS, MCBAN, Node, until
+from tests.e2e.node import GROUPS, MCBAN, Node, direct_logs
 from tests.mariadb import new_database, private_server, sql
 from tests.netns import Host, one_host
+from tests.patience import until
 from tests.wrong_clock import wrong_clock
 
 SERVER = "10.77.0.1"
@@ -77,10 +78,11 @@ class ClusterNode(Node):
                 stdout=subprocess.DEVNULL,
             )
 
-    def launch(self) -> None:
+    def launch(self) -> subprocess.Popen[str]:
         """Start the engine; `await_ready` waits for it."""
         (self.folder / "engine.log").write_text("", "utf-8")
         self.engine = self.popen("run")
+        return self.engine
 
     def await_ready(self) -> None:
         """Until the engine is ready."""
@@ -240,9 +242,7 @@ def cluster(folder: Path, count: int, *options: str) -> Iterator[Cluster]:
 def _prepare(url: str, logs: Path) -> None:
     database = Database(url)
     schema.upgrade(database)
-    for jail in database.read(lambda t: t.jails.all()):
-        log = str(logs / f"{split_name(jail.name)[0]}.log")
-        database.write(lambda t, name=jail.name, log=log: t.jails.update(name, {"logpath": log}))  # type: ignore[misc]
+    direct_logs(database, logs)
     database.dispose()
 
 

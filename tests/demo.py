@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 SERVER, ATTACKER = "192.0.2.1", "203.0.113.7"
@@ -77,7 +78,7 @@ def play(folder: Path, processes: list[subprocess.Popen[bytes]]) -> None:
     for tier, hits in (("1d", 5), ("1w", 10), ("1m", 15), ("1y", 20)):
         say(f"It fails to log in five times more, {hits} in all:")
         fail(log, 5)
-        wait_for(lambda tier=tier: banned(f"mc-exim-{tier}"))
+        wait_for(partial(banned, f"mc-exim-{tier}"))
         run(f"ipset list mc-exim-{tier}", only=f"{ATTACKER} ")
     expect(25, "refused")
     expect(80, "accepted")
@@ -85,7 +86,7 @@ def play(folder: Path, processes: list[subprocess.Popen[bytes]]) -> None:
     for turn in range(3):
         run(f"mcban unban -j mc-exim -i {ATTACKER}", only="mc-exim-1d")
         fail(log, 5)
-        wait_for(lambda turn=turn: banned("mc-exim-1d" if turn < 2 else "mc-exim-bl"))
+        wait_for(partial(banned, "mc-exim-1d" if turn < 2 else "mc-exim-bl"))
     run(f"mcban show {ATTACKER}")
     run("ipset list mc-exim-bl", only=f"{ATTACKER} ")
     expect(25, "refused")

@@ -10,14 +10,14 @@ from fail2ban.server.ticket import BanTicket
 
 
 class Actions:
-    def getBanTime(self):  # noqa: N802  # fail2ban's name
+    def getBanTime(self) -> int:  # noqa: N802  # fail2ban's name
         return 600
 
 
 class Jail:
     actions = Actions()
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
 
 

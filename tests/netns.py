@@ -26,6 +26,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -276,5 +277,9 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
 
 def _await_wire(server: Host, client: Host) -> None:
     """Until both families pass: a veth pair takes a moment to come up."""
+
+    def answers(address: str) -> bool:
+        return client.connect(address, 1, patience=0.3) == "refused"
+
     for address in (server.ipv4, server.ipv6):
-        until(lambda at=address: client.connect(at, 1, patience=0.3) == "refused", f"an answer of {address}")  # type: ignore[misc]
+        until(partial(answers, address), f"an answer of {address}")

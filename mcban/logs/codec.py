@@ -66,7 +66,7 @@ class NoLibraryError(DataError):
 
 def _zstd_stream() -> _Stream:
     try:
-        from compression import zstd  # type: ignore[import-not-found]  # noqa: PLC0415  # Python 3.14 and later
+        from compression import zstd  # noqa: PLC0415  # Python 3.14 and later
     except ImportError:
         try:
             from backports import zstd  # noqa: PLC0415  # an optional extra

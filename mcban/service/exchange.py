@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -181,7 +182,7 @@ def _import(context: Context, offers: Iterable[Offer], names: Collection[str], p
     context.firewall.read(())
     tally = _Tally()
     for block in _blocks(offers):
-        done = context.database.write(lambda t, b=block: _take(context, t, b, peers))  # type: ignore[misc]
+        done = context.database.write(partial(_take, context, block, peers))
         for mine, its in zip(_counters(tally), _counters(done), strict=True):
             mine.update(its)
         tally.skipped |= done.skipped
@@ -203,7 +204,7 @@ def _blocks(some: Iterable[T]) -> Iterator[list[T]]:
         yield block
 
 
-def _take(context: Context, transaction: Transaction, offers: Sequence[Offer], peers: Collection[str]) -> _Tally:
+def _take(context: Context, offers: Sequence[Offer], peers: Collection[str], transaction: Transaction) -> _Tally:
     """One block of offers, in one transaction."""
     world, tally = load_world(context, transaction), _Tally()
     jails = {name: select(world.book, name) for name in {offer.jail for offer in offers}}
@@ -332,8 +333,9 @@ def export_bans(context: Context, name: str | None) -> Iterator[tuple[str, str, 
     def pages() -> Iterator[tuple[str, str, int | None]]:
         last: int | None = 0
         while last is not None:
+            after = last
             last, rows = context.database.read(
-                lambda t, after=last: t.addresses.page(after, context.now, jails, BLOCK)  # type: ignore[misc]
+                lambda t: t.addresses.page(after, context.now, jails, BLOCK)  # noqa: B023  # called at once
             )
             now = context.now
             for ip, jail, end, last_hit in rows:

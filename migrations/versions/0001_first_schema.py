@@ -1,5 +1,7 @@
 """The three tables of the original with our columns, hits, positions, events, changes; the shipped jails."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,7 +13,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
+MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
 BIG_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 FLAG = sa.Boolean().with_variant(sa.SmallInteger, "postgresql")
 WITH_ZONE = sa.TIMESTAMP(timezone=True)
@@ -275,7 +277,7 @@ def insert_shipped_jails() -> None:
 def upgrade() -> None:
     check_beforehand()
     dialect = op.get_bind().dialect
-    if dialect.name == "mysql" and not dialect.is_mariadb:
+    if dialect.name == "mysql" and not dialect.is_mariadb:  # type: ignore[attr-defined]  # those of that name have it
         MYSQL["mysql_collate"] = "utf8mb4_0900_bin"  # the same order under MySQL's own name
     create_jails()
     create_other_original_tables()

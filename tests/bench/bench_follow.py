@@ -21,8 +21,9 @@ from statistics import median, quantiles
 
 from mcban.firewall.ipset import IpsetFirewall
 from tests.bench import exim_log
-from tests.e2e.node import Node, exim, until
+from tests.e2e.node import Node, exim
 from tests.netns import Host, one_host, why_not
+from tests.patience import until
 
 BANS = 200
 PAUSE = 0.05

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from mcban.service import allow, bans
+from mcban.service.context import Context
 from tests.bench.bench_engine import ticks
 from tests.cluster import Cluster, ClusterNode, cluster
 from tests.netns import why_not
@@ -105,9 +106,9 @@ def by_log(_: Cluster, node: ClusterNode, ip: str) -> None:
     node.fail("mc-exim", ip, 5)
 
 
-def do_ban(context: object, ips: list[str]) -> None:
+def do_ban(context: Context, ips: list[str]) -> None:
     """`mcban ban`."""
-    bans.ban(context, JAIL, ips, None, force=False, yes=False)  # type: ignore[arg-type]
+    bans.ban(context, JAIL, ips, None, force=False, yes=False)
 
 
 KINDS: list[tuple[str, Callable[[Cluster, ClusterNode, str], None], str, bool]] = [

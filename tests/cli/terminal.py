@@ -86,7 +86,7 @@ class Terminal:
                 main(list(arguments))
             except SystemExit as done:
                 status = done.code if isinstance(done.code, int) else 1
-        texts = [stream.buffer.getvalue().decode() for stream in (out, err)]  # type: ignore[attr-defined]
+        texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
         return Answer(status, *texts)
 
     def process(self, *arguments: str | bytes, before: tuple[str, ...] = (), **options: Any) -> Answer:

@@ -15,8 +15,8 @@ import pytest
 from mcban.cli.interrupt import Interrupt
 from mcban.cli.output import read_blocks
 from mcban.filters import Scanner, load_filter
+from mcban.shipped import shipped
 from tests.cli.terminal import MCBAN, Terminal
-from tests.conftest import shipped
 from tests.patience import PATIENCE
 
 SAID = "mcban: stopped by the keyboard\n"

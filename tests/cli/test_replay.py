@@ -177,8 +177,8 @@ def watched(terminal: Terminal, *typed: str, interrupt: bool = False, feed: bool
     """Run a command with standard error on a terminal, fed until it tells how far it is, then interrupted if so wanted:
     exit status, standard output, what the terminal got."""
     master, slave = pty.openpty()
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": slave}
-    process = subprocess.Popen([MCBAN, *typed], env={**terminal.env, "TERM": "xterm"}, **pipes)
+    env = {**terminal.env, "TERM": "xterm"}
+    process = subprocess.Popen([MCBAN, *typed], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=slave)
     os.close(slave)
     assert process.stdin is not None
     block = (failure("203.0.113.7") * 2_000).encode()

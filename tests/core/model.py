@@ -6,6 +6,7 @@ Also what the tests of the core share: random ladders and random lives of one ad
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -15,13 +16,13 @@ from mcban.core.model import FOREVER, Group, Jail, Kind, Ports
 IP = "203.0.113.7"
 
 
-def jail(name: str, maxretry: int = 3, findtime: int = 10, bantime: int = 20, **other: object) -> Jail:
+def jail(name: str, maxretry: int = 3, findtime: int = 10, bantime: int = 20, **other: Any) -> Jail:
     """A jail of the group `g`, unless said otherwise."""
     made = Jail(name, "g", Kind.TIER, True, maxretry, findtime, bantime, 3, Ports(()), "f", "mc-custom", "/log")
-    return replace(made, **other)  # type: ignore[arg-type]
+    return replace(made, **other)
 
 
-def blacklist(**other: object) -> Jail:
+def blacklist(**other: Any) -> Jail:
     """The blacklist jail of the group `g`."""
     return jail("g-bl", 0, 0, -1, kind=Kind.BLACKLIST, **other)
 

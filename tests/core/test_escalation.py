@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from random import Random
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 from mcban.core.escalation import (
     COUNTED,
     NOT_COUNTED,
+    Allowed,
     Record,
     Standing,
     Verdict,
@@ -22,7 +27,7 @@ from mcban.core.model import FOREVER, Group, Hit, Jail, Kind, number_of, time_of
 from tests.core.model import IP, Model, Step, blacklist, groups, jail, lift, lives, names, toggled
 
 
-def shipped(group: Shipped, **other: object) -> Group:
+def shipped(group: Shipped, **other: Any) -> Group:
     """A shipped group as the migration makes it."""
     tiers = tuple(
         jail(tier_name(group.name, s.suffix), s.maxretry, s.findtime, s.bantime, group=group.name, **other)
@@ -43,6 +48,11 @@ def banned(verdicts: list[Verdict]) -> list[tuple[int, str]]:
     return [(place, ban.jail) for place, verdict in enumerate(verdicts, 1) for ban in verdict.bans]
 
 
+def listed(those: Collection[str]) -> Allowed:
+    """Allowed in the jails of these names."""
+    return lambda jail: jail.name in those
+
+
 EXIM = shipped(next(group for group in SHIPPED if group.name == "mc-exim"))
 
 
@@ -60,7 +70,7 @@ def test_bans_are_those_of_a_model_that_keeps_every_hit(group: Group, life: list
             lift(record, name, number - 1)
             model.lift(name, number - 1)
         allowed = names(group, step.allowed)
-        verdict = judge(group, record, Hit(at, IP, "g"), number, lambda j, allowed=allowed: j.name in allowed)
+        verdict = judge(group, record, Hit(at, IP, "g"), number, listed(allowed))
         expected = model.hit(group, at, number, allowed)
         assert [(b.jail, b.since, b.until, b.count) for b in verdict.bans] == expected
         assert [b.blacklisted for b in verdict.bans] == [name == "g-bl" for name, *_ in expected]
@@ -88,8 +98,8 @@ def test_a_batch_is_judged_as_its_hits_are_one_by_one(
     at, first = 1_000_000, 1
     for steps, toggles, places in batches:
         group = toggled(group, toggles)
-        listed = names(group, places)
-        allowed = {"192.0.2.1": lambda j, listed=listed: j.name in listed} if listed else {}
+        those = names(group, places)
+        allowed = {"192.0.2.1": listed(those)} if those else {}
         hits = [Hit(at := at + gap, ip, "g") for ip, gap in steps]
         told = dict(judge_all(group, together, hits, first, allowed))
         for number, hit in enumerate(hits, first):
@@ -111,7 +121,8 @@ def test_a_late_hit_of_a_time_in_which_the_blacklist_held_counts_for_nobody() ->
 @given(groups(), lives())
 def test_no_more_hits_are_kept_than_a_tier_can_ask_for(group: Group, life: list[Step]) -> None:
     """At most the highest maxretry of hits, none older than the longest look-back; what is dropped is said once."""
-    record, at, dropped = Record(), 1_000_000, set()
+    record, at = Record(), 1_000_000
+    dropped: set[int] = set()
     for number, step in enumerate(life, 1):
         at += step.after
         verdict = judge(group, record, Hit(at, IP, "g"), number)
@@ -143,14 +154,14 @@ def test_a_ban_has_its_hits_inside_its_look_back_also_when_they_arrive_in_disord
 
 @given(groups(), st.lists(st.integers(0, 60), min_size=1, max_size=12), st.randoms(use_true_random=False))
 def test_who_would_have_been_banned_in_order_is_banned_in_any_order(
-    group: Group, times: list[int], random: object
+    group: Group, times: list[int], random: Random
 ) -> None:
     """Two logs read one after the other ban whom one log with the same lines bans, as long as nothing was pruned."""
     for tier in group.tiers:
         wide = jail("g-wide", 99, 1000, enabled=False)  # keeps every hit
         alone = Group("g", (tier, wide), None)
         shuffled = list(times)
-        random.shuffle(shuffled)  # type: ignore[attr-defined]
+        random.shuffle(shuffled)
         in_order = [b for v in run(alone, sorted(times)) for b in v.bans]
         in_disorder = [b for v in run(alone, shuffled) for b in v.bans]
         assert bool(in_order) == bool(in_disorder)

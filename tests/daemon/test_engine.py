@@ -436,11 +436,12 @@ def test_nothing_is_added_to_a_batch_of_which_nobody_knows_whether_it_was_writte
             raise UnsureError("gone")
         return done
 
-    def turn() -> None:
+    def turn() -> int:
         if engine._bridge.outage is not None:
             engine._go_without()
         else:
             engine._guarded(engine._read_some)
+        return len(asked)
 
     def all_read() -> bool:
         return any(position.offset == log.stat().st_size for position in engine._reading.positions)
@@ -451,10 +452,10 @@ def test_nothing_is_added_to_a_batch_of_which_nobody_knows_whether_it_was_writte
         patch.setattr(Database, "write", led_astray)
         opened.write(failures(context, 2))
         opened.flush()
-        until(lambda: turn() or asked)
+        until(turn)
         opened.write(failures(context, 3))
         opened.flush()
-        until(lambda: turn() or (len(asked) > 5 and not engine._reading.pending and all_read()))
+        until(lambda: turn() > 5 and not engine._reading.pending and all_read())
     behind.dispose()
     assert engine._bridge.outage is None
     assert context.database.read(lambda t: t.hits.totals()) == {"mc-ssh": 6}

@@ -184,7 +184,12 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_no_engine_from_starting_with
     assert IP in host.run("ipset", "list", "mc-webauth-1d").split()
     engine._go_without()
     log.write_text(failures(context, 3))
-    until(lambda: engine._go_without() is None and IP in host.run("ipset", "list", "mc-ssh-1d").split())
+
+    def banned() -> bool:
+        engine._go_without()
+        return IP in host.run("ipset", "list", "mc-ssh-1d").split()
+
+    until(banned)
     engine._statement.publish()
     (trouble,) = look(context.config.state_dir).said["troubles"]
     assert "set mc-exim-1d is there, but not as mcban makes it" in trouble
@@ -254,7 +259,7 @@ def test_who_was_let_in_since_the_last_time_that_sql_was_away_is_not_put_out_by_
     until(lambda: engine._vigil.keep() is not None and banned())
     engine._over()
     read_until(
-        engine, lambda: engine._bridge.outage is None and not engine._catching_up(busy=False) and in_force(other)
+        engine, lambda: engine._bridge.outage is None and not engine._catching_up(busy=False) and in_force(other) != []
     )
     engine._guarded(engine._tend)
     bans.unban(other, None, [IP])

@@ -16,7 +16,7 @@ from typing import Any
 
 from mcban.core.ladder import split_name
 from mcban.store import schema
-from mcban.store.database import Database
+from mcban.store.database import Database, Transaction
 from tests import warm
 from tests.netns import Host
 from tests.patience import PATIENCE, until
@@ -51,6 +51,16 @@ GROUPS = {
 """Group to its hits for a day, its log line, its ports, and a port that it leaves open."""
 
 
+def direct_logs(database: Database, folder: Path) -> None:
+    """Let each group read its log in `folder`, GROUP.log."""
+
+    def update(transaction: Transaction) -> None:
+        for jail in transaction.jails.all():
+            transaction.jails.update(jail.name, {"logpath": str(folder / f"{split_name(jail.name)[0]}.log")})
+
+    database.write(update)
+
+
 class Node:
     """One gateway on `host`, everything of it in `folder`."""
 
@@ -82,9 +92,7 @@ class Node:
         state = Path(self.env["MCBAN_STATE_DIR"])
         state.mkdir(exist_ok=True)
         schema.upgrade(self.database)
-        for jail in self.database.read(lambda t: t.jails.all()):
-            log = str(self.log(split_name(jail.name)[0]))
-            self.database.write(lambda t, name=jail.name, log=log: t.jails.update(name, {"logpath": log}))
+        direct_logs(self.database, self.folder)
 
     def process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command, whatever it returns."""
@@ -165,6 +173,14 @@ class Node:
                 found.add(f"{prefix['addr']}/{prefix['len']}" if prefix else str(value))
         return found
 
+    def await_entry(self, ip: str, jail: str = "mc-exim-1d", what: str = "") -> None:
+        """Wait until the kernel's lists of a jail hold `ip`."""
+        until(lambda: ip in self.entries(jail), what or f"{ip} in {jail}")
+
+    def in_step(self) -> bool:
+        """Whether the kernel holds what SQL says."""
+        return self.process("sync", "--check").returncode == 0
+
     def banned(self) -> set[tuple[str, str]]:
         """The bans that SQL has running, as (address, jail)."""
         rows = self.database.read(lambda t: t.addresses.in_force(int(time.time())))
@@ -182,3 +198,11 @@ class Node:
         }
         ours = [self.log(group) for group in GROUPS if self.log(group).exists()]
         return all(read.get(str(path)) == path.stat().st_size for path in ours)
+
+
+class WiredNode(Node):
+    """A gateway with a client on its wire."""
+
+    def __init__(self, wire: tuple[Host, Host], folder: Path, firewall: str = "ipset") -> None:
+        server, self.client = wire
+        super().__init__(server, folder, firewall)

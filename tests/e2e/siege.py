@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
+from tests.patience import until
 
 SHORT = 0.0
 LONG = 60.0
@@ -25,7 +26,7 @@ def attack(node: Node, network: str, seconds: float) -> int:
     while count == 0 or time.monotonic() < end:
         ip = f"{network}.{count % 250 + 1}"
         node.fail("mc-exim", ip, 5)
-        until(lambda ip=ip: ip in node.entries("mc-exim-1d"), "the ban")
+        node.await_entry(ip)
         count += 1
         time.sleep(min(0.2, seconds))
     return 5 * count
@@ -45,14 +46,17 @@ class Siege:
         self._node.fail("mc-exim", ip, 5)
         self.attackers.append(ip)
 
+    def _next(self) -> str:
+        """Whoever attacks next."""
+        before = len(self.attackers)
+        until(lambda: len(self.attackers) > before, "an attack")
+        return self.attackers[-1]
+
     def fails(self, seconds: float = 0.0) -> None:
         """Whoever attacks from now on is in the kernel soon; and so for so long."""
         end = time.monotonic() + seconds
         while True:
-            before = len(self.attackers)
-            until(lambda before=before: len(self.attackers) > before, "an attack")
-            ip = self.attackers[-1]
-            until(lambda ip=ip: ip in self._node.entries("mc-exim-1d"), "the ban")
+            self._node.await_entry(self._next())
             if time.monotonic() >= end:
                 return
             time.sleep(0.5)
@@ -83,7 +87,7 @@ def at_peace(node: Node, hits: int, fewest: int, most: int | None = None) -> Non
     until(node.all_read, "reading to the end")
     assert node.database.read(lambda t: t.hits.totals())["mc-exim"] == hits
     assert {row.count for row in node.database.read(lambda t: t.addresses.in_force(0))} == {1}
-    until(lambda: node.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
+    until(node.in_step, "the kernel to be like SQL")
     assert "Traceback" not in node.engine_log and "defect" not in node.engine_log, node.engine_log
     faults = node.engine_log.count(" ERROR ")
     assert fewest <= faults == node.engine_log.count(" over: ") <= (most or fewest), node.engine_log

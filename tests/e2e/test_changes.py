@@ -5,15 +5,17 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mcban.daemon.enforcement import SETTLING
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
 from tests.mariadb import Server
 from tests.netns import Host, one_host, require_netns
+from tests.patience import until
 
 CUSTOM_JAIL = (
     "INSERT INTO fail2ban_jail "
@@ -21,9 +23,12 @@ CUSTOM_JAIL = (
     "VALUES (1, 'my-jail', 2, 600, 600, '2525', 'mc-exim-filter', 'mc-custom', '{log}', {max_count});"
 )
 
+TypeSql = Callable[[str], object]
+"""Types SQL at a node's database, as an administrator would."""
+
 
 @pytest.fixture(params=["sqlite3", "mariadb"])
-def typed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Node, object]]:
+def typed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Node, TypeSql]]:
     """A running gateway, and a way to type SQL at its database as an administrator would."""
     require_netns()
     with one_host() as host:
@@ -44,7 +49,7 @@ def typed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Node
         server.drop_database(url)
 
 
-def _running(node: Node, type_sql: object) -> Iterator[tuple[Node, object]]:
+def _running(node: Node, type_sql: TypeSql) -> Iterator[tuple[Node, TypeSql]]:
     try:
         node.prepare()
         node.start()
@@ -53,7 +58,7 @@ def _running(node: Node, type_sql: object) -> Iterator[tuple[Node, object]]:
         node.end()
 
 
-def test_plain_sql_is_live(typed: tuple[Node, object]) -> None:
+def test_plain_sql_is_live(typed: tuple[Node, TypeSql]) -> None:
     """The original's INSERT gives a live jail with its own set and rule; rows changed by SQL reach the kernel."""
     node, type_sql = typed
     log = node.folder / "my.log"
@@ -76,7 +81,7 @@ def test_plain_sql_is_live(typed: tuple[Node, object]) -> None:
     until(lambda: node.process("sync", "--check").stdout == "the kernel holds what SQL says\n", "peace")
 
 
-def test_a_row_that_cannot_work_is_named_and_the_others_go_on(typed: tuple[Node, object]) -> None:
+def test_a_row_that_cannot_work_is_named_and_the_others_go_on(typed: tuple[Node, TypeSql]) -> None:
     """A jail with an impossible port or filter is reported by name in log and status; the rest stays live."""
     node, type_sql = typed
     bad = CUSTOM_JAIL.format(log=node.folder / "my.log", max_count=0)
@@ -89,7 +94,7 @@ def test_a_row_that_cannot_work_is_named_and_the_others_go_on(typed: tuple[Node,
     until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7"}, "a ban elsewhere")
 
 
-def test_escalate_makes_a_ladder(typed: tuple[Node, object]) -> None:
+def test_escalate_makes_a_ladder(typed: tuple[Node, TypeSql]) -> None:
     """A row with escalate = 1 becomes four tiers, and its blacklist when max_count asks for one."""
     node, type_sql = typed
     type_sql(CUSTOM_JAIL.format(log=node.folder / "my.log", max_count=3))
@@ -112,12 +117,12 @@ def test_commands_reach_a_running_engine(node: Node) -> None:
     assert node.entries("mc-exim-1d") == {"203.0.113.7", "2001:db8::/48"}
     node.mcban("jail", "change", "-j", "mc-exim", "--option", "maxretry", "-v", "2")
     node.fail("mc-exim", "198.51.100.7", 2)
-    until(lambda: "198.51.100.7" in node.entries("mc-exim-1d"), "the new threshold")
+    node.await_entry("198.51.100.7", what="the new threshold")
     node.mcban("general", "disable")
     assert "-all" not in node.host.run("ipset", "list", "-n")
     node.mcban("general", "enable")
     until(lambda: "mc-exim-all" in node.host.run("ipset", "list", "-n").split(), "the lists")
-    until(lambda: "198.51.100.7" in node.entries("mc-exim-1d"), "a ban that still runs")
+    node.await_entry("198.51.100.7", what="a ban that still runs")
 
 
 def test_what_commands_take_down_is_missed_by_nobody(node: Node) -> None:
@@ -140,11 +145,15 @@ def test_what_a_stranger_flushes_comes_back(node: Node) -> None:
     """Whoever flushes sets or rules finds all of it again, and the log says what was missing."""
     node.start()
     node.mcban("ban", "-j", "mc-exim-1d", "-i", "203.0.113.7")
+
+    def mended(times: int) -> bool:
+        return node.engine_log.count("mended: ") >= times
+
     for number, command in enumerate((("ipset", "flush"), ("iptables", "-F"), ("ip6tables", "-F")), start=1):
         node.host.run(*command)
-        until(lambda: node.process("sync", "--check").returncode == 0, f"healing after {command}")
+        until(node.in_step, f"healing after {command}")
         assert node.entries("mc-exim-1d") == {"203.0.113.7"}
-        until(lambda n=number: node.engine_log.count("mended: ") >= n, "the line")  # type: ignore[misc]
+        until(partial(mended, number), "the line")
 
 
 def test_a_chain_that_is_not_there_is_a_trouble_until_it_comes(node: Node) -> None:

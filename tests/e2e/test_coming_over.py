@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import original
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
 from tests.netns import one_host, require_netns
+from tests.patience import until
 
 
 def test_an_adopted_database_is_enforced(tmp_path: Path, empty_mariadb: str) -> None:

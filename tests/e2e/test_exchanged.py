@@ -9,9 +9,9 @@ import pytest
 
 from mcban.core.model import FOREVER
 from mcban.store.addresses import AddressRecord
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
 from tests.netns import one_host, require_netns
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 
 BANNED, STRANGER = "203.0.113.7", "198.51.100.9"
 BANNED6, STRANGER6 = "2001:db8::7", "2001:db8::9"
@@ -48,6 +48,13 @@ def held(gate: Node, ip: str) -> bool:
     return gate.host.process("nft", "get", "element", "inet", "mcban", f"mc-exim-1d{family}", element).returncode == 0
 
 
+def await_mending(gate: Node, gone: str, come: str) -> None:
+    """Until the entry that went is back, the one that came is gone, and the log has said both."""
+    until(lambda: held(gate, gone) and not held(gate, come), "the mending")
+    until(lambda: f"mended: 1 entry gone from mc-exim-1d: {gone}" in gate.engine_log, "the line")
+    until(lambda: f"mended: 1 entry without a ban in mc-exim-1d: {come}" in gate.engine_log, "the other line")
+
+
 def test_an_entry_exchanged_by_hand_is_mended(gate: Node) -> None:
     """Whoever is banned is refused again, whoever was put there by a stranger is not, and the log names both."""
     gate.mcban("ban", "-j", "mc-exim-1d", "-i", BANNED, "-i", BANNED6)
@@ -55,11 +62,8 @@ def test_an_entry_exchanged_by_hand_is_mended(gate: Node) -> None:
     for family, gone, come in (("", BANNED, STRANGER), ("-v6", BANNED6, STRANGER6), ("", BANNED, STRANGER)):
         exchange(gate, family, gone, come)
         assert held(gate, come) and not held(gate, gone)
-        until(lambda gone=gone, come=come: held(gate, gone) and not held(gate, come), "the mending")  # type: ignore[misc]
-        until(lambda gone=gone: f"mended: 1 entry gone from mc-exim-1d: {gone}" in gate.engine_log, "the line")  # type: ignore[misc]
-        other = f"mended: 1 entry without a ban in mc-exim-1d: {come}"
-        until(lambda other=other: other in gate.engine_log, "the other line")  # type: ignore[misc]
-    assert gate.process("sync", "--check").returncode == 0
+        await_mending(gate, gone, come)
+    assert gate.in_step()
     assert "ERROR" not in gate.engine_log
 
 

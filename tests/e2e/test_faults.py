@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.disk import small_disk
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
 from tests.e2e.siege import LONG, SHORT, at_peace, attack, soak
 from tests.mariadb import Server, new_database, private_server
 from tests.netns import one_host, require_netns
+from tests.patience import until
 from tests.proxy import proxy
 
 
@@ -33,8 +34,8 @@ def test_a_batch_whose_commit_was_never_answered_is_counted_once(mariadb: Server
             for n in range(1, 4):
                 between.lose = n
                 node.fail("mc-exim", f"203.0.113.{n}", 6)
-                until(lambda n=n: between.lost == n, "a lost answer")
-                until(lambda n=n: f"203.0.113.{n}" in node.entries("mc-exim-1d"), "the ban")
+                until(lambda: between.lost == between.lose, "a lost answer")
+                node.await_entry(f"203.0.113.{n}")
             node.settled()
             assert node.database.read(lambda t: t.hits.totals())["mc-exim"] == 18
             assert {row.count for row in node.database.read(lambda t: t.addresses.in_force(0))} == {1}
@@ -82,7 +83,7 @@ def test_an_engine_starts_from_its_copy_while_the_server_is_away(tmp_path: Path)
             with private_server(tmp_path / "db"):
                 until(lambda: "over: " in node.engine_log, "the end of it")
                 node.settled()
-                until(lambda: node.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
+                until(node.in_step, "the kernel to be like SQL")
                 assert node.entries("mc-exim-1d") == {"203.0.113.7", "203.0.113.8"}
                 assert node.database.read(lambda t: t.hits.totals())["mc-exim"] == 10
                 assert json.loads(node.mcban("status", "--json"))["database"]["away_since"] is None

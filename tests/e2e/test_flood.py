@@ -6,7 +6,8 @@ from datetime import datetime
 
 import pytest
 
-from tests.e2e.node import Node, exim, until
+from tests.e2e.node import Node, exim
+from tests.patience import until
 
 
 @pytest.mark.parametrize(
@@ -33,5 +34,5 @@ def test_lists_grow_while_attackers_come_and_every_ban_is_in_force(node: Node, a
     assert node.json("status")["faults"] == []
     header = node.host.run("ipset", "list", "-t", "mc-exim-1d")
     assert f"Number of entries: {attackers}" in header
-    until(lambda: node.process("sync", "--check").returncode == 0, "ends that growing has not shifted")
+    until(node.in_step, "ends that growing has not shifted")
     assert "Traceback" not in node.engine_log and "ERROR" not in node.engine_log

@@ -15,9 +15,9 @@ import pytest
 
 from mcban.filters import load_filter
 from mcban.shipped import shipped
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
 from tests.journald import Journald, running_journald
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 
 
 class Inside:
@@ -41,7 +41,7 @@ class Gate:
 
     def __init__(self, journald: Journald, folder: Path) -> None:
         self.journald = journald
-        self.node = Node(Inside(journald), folder / "gate", "memory")  # type: ignore[arg-type]
+        self.node = Node(Inside(journald), folder / "gate", "memory")  # type: ignore[arg-type]  # of a Host, these are all that it needs
         self.node.apart = True
         self.node.prepare()
         self.node.mcban("jail", "change", "-j", "mc-ssh", "--option", "logpath", "-v", "systemd-journal")
@@ -54,6 +54,10 @@ class Gate:
         self._daemons.enter_context(self.journald.daemon(process, *texts))
         self._failures += len(addresses)
         self.journald.flush("SYSLOG_IDENTIFIER=sshd", entries=self._failures)
+
+    def await_hits(self, number: int) -> None:
+        """Wait until so many hits are counted, all in all."""
+        until(lambda: self.hits() == number, f"counting to {number}")
 
     def hits(self) -> int:
         """All hits of the group that SQL counted."""
@@ -105,7 +109,7 @@ def test_each_failure_counts_once_over_kills_and_rotation(gate: Gate) -> None:
         gate.fail(*(f"198.51.100.{number}" for number in range(sent, sent + 40)))
         sent += 40
         if round_ in {1, 2}:
-            until(lambda expected=sent: gate.hits() == expected, "counting")
+            gate.await_hits(sent)
         gate.node.stop(signal.SIGKILL)
         gate.fail(f"198.51.100.{sent}")
         sent += 1

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.node import Node, exim, until
+from mcban.store.database import Transaction
+from tests.e2e.node import Node, exim
 from tests.netns import one_host, require_netns
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 
 NETWORKS = 250  # attackers: 203.0.113.1 to .250, few enough that each comes again and again
 
@@ -35,6 +36,12 @@ def gate(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[
             yield gateway
         finally:
             gateway.end()
+
+
+def without_blacklist(transaction: Transaction) -> None:
+    """No jail ends the counting of an address: every failure counts."""
+    for jail in transaction.jails.all():
+        transaction.jails.update(jail.name, {"max_count": 0})
 
 
 soak = [pytest.mark.soak, pytest.mark.timeout(14_000)]
@@ -65,8 +72,7 @@ def test_every_line_is_counted_once_whenever_the_engine_is_killed(gate: Node, ki
                 log.rename(log.with_name(f"{log.name}.{time.monotonic_ns()}"))
             time.sleep(0.01)
 
-    # The blacklist would end the counting of an address: here every failure is to count.
-    node.database.write(lambda t: [t.jails.update(j.name, {"max_count": 0}) for j in t.jails.all()] and None)
+    node.database.write(without_blacklist)
     log.touch()
     node.start()
     node.settled()  # a log that was rotated before it was ever seen is unknown
@@ -96,7 +102,7 @@ def test_every_line_is_counted_once_whenever_the_engine_is_killed(gate: Node, ki
     count = node.database.read(lambda t: t.hits.totals()).get("mc-exim", 0)
     print(f"\n{kills} kills, {written[0]} lines, {count} counted")
     assert count == written[0]
-    until(lambda: node.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
+    until(node.in_step, "the kernel to be like SQL")
     lowest = {ip for ip, jail in node.banned() if jail == "mc-exim-1d"}
     assert lowest == {f"203.0.113.{n + 1}" for n in range(min(NETWORKS, written[0])) if written[0] - n > 4 * NETWORKS}
     assert node.entries("mc-exim-1d") == lowest

@@ -10,7 +10,8 @@ import pytest
 
 from mcban.core.model import FOREVER
 from mcban.store.addresses import AddressRecord
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node, direct_logs
+from tests.patience import until
 
 BANS = [f"203.0.{n >> 8}.{n & 255}" for n in range(1, 151)]
 
@@ -71,13 +72,11 @@ def test_an_engine_that_starts_on_an_empty_database_lifts_nobody(node: Node) -> 
     node.start()
     node.stop(signal.SIGKILL)
     lose(node, "file")
-    for jail in node.database.read(lambda t: t.jails.all()):
-        log = str(node.log(jail.name.rsplit("-", 1)[0]))
-        node.database.write(lambda t, name=jail.name, log=log: t.jails.update(name, {"logpath": log}))  # type: ignore[misc]
+    direct_logs(node.database, node.folder)
     node.start()
     assert "SQL knows nothing of 150 of the 150 bans in the kernel" in node.engine_log
     node.fail("mc-exim", "198.51.100.7", 5)
-    until(lambda: "198.51.100.7" in node.entries("mc-exim-1d"), "a new ban")
+    node.await_entry("198.51.100.7")
     node.host.run("iptables", "-F")
     until(lambda: "-j mcban" in node.host.run("iptables", "-S", "INPUT"), "the rules")
     assert node.entries("mc-exim-1y") == set(BANS)
@@ -93,4 +92,4 @@ def test_plain_sql_that_a_running_engine_sees_is_no_loss(node: Node) -> None:
     node.start()
     lose(node, "rows")
     until(lambda: node.entries("mc-exim-1y") == set(), "the lifting")
-    assert node.process("sync", "--check").returncode == 0
+    assert node.in_step()

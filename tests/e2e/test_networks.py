@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import warm
-from tests.e2e.node import MCBAN, Node, until
+from tests.e2e.node import MCBAN, Node, WiredNode
 from tests.netns import NO_ANSWER, Host
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 
 FAMILIES = {
     "IPv4": ("203.0.113.7", "203.0.113.0/24", "203.0.113.8", "198.51.100.7"),
@@ -21,23 +21,20 @@ FAMILIES = {
 
 
 @pytest.fixture(params=["ipset", "nftables"])
-def gate(request: pytest.FixtureRequest, wire: tuple[Host, Host], tmp_path: Path) -> Iterator[Node]:
+def gate(request: pytest.FixtureRequest, wire: tuple[Host, Host], tmp_path: Path) -> Iterator[WiredNode]:
     """A gateway without an engine, with each backend, and a client on its wire, who is `gate.client`."""
-    server, client = wire
-    node = Node(server, tmp_path / "gate", firewall=request.param)
-    node.client = client  # type: ignore[attr-defined]
+    node = WiredNode(wire, tmp_path / "gate", request.param)
     try:
         node.prepare()
-        server.listen(25)
+        node.host.listen(25)
         yield node
     finally:
         node.end()
 
 
-def connect(gate: Node, source: str) -> str:
+def connect(gate: WiredNode, source: str) -> str:
     """What a client at that address finds at port 25."""
-    client: Host = gate.client  # type: ignore[attr-defined]
-    return client.connect(gate.host.ipv6 if ":" in source else gate.host.ipv4, 25, source)
+    return gate.client.connect(gate.host.ipv6 if ":" in source else gate.host.ipv4, 25, source)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +47,7 @@ def connect(gate: Node, source: str) -> str:
     ],
     indirect=["gate"],
 )
-def test_a_lifted_network_does_not_free_an_address_banned_by_itself(gate: Node, family: str, other: str) -> None:
+def test_a_lifted_network_does_not_free_an_address_banned_by_itself(gate: WiredNode, family: str, other: str) -> None:
     """Nor the other way round; in the same jail, or in another of the group while an engine runs, whichever came
     first."""
     address, network, neighbour, stranger = FAMILIES[family]
@@ -70,12 +67,12 @@ def test_a_lifted_network_does_not_free_an_address_banned_by_itself(gate: Node, 
         assert f"{address} is still refused by the ban of {network}" in lifted.stderr
         assert [connect(gate, ip) for ip in (address, neighbour)] == ["refused", "refused"]
         assert {ip for ip, _ in gate.banned()} == {network}
-        assert gate.process("sync", "--check").returncode == 0
+        assert gate.in_step()
         gate.mcban("unban", "-i", network)
         assert [connect(gate, ip) for ip in (address, neighbour)] == ["accepted", "accepted"]
 
 
-def test_hits_from_one_ipv6_network_close_the_port_for_all_of_it(gate: Node) -> None:
+def test_hits_from_one_ipv6_network_close_the_port_for_all_of_it(gate: WiredNode) -> None:
     """jail change and jail show say v6_prefix; a neighbour is refused, the next network is not, and unban of one
     address lets all of them in."""
     address, network, neighbour, stranger = FAMILIES["IPv6"]
@@ -102,14 +99,14 @@ def test_an_address_that_this_host_is_given_is_protected_without_a_restart(node:
     node.host.run("ip", "addr", "add", "203.0.113.7/32", "dev", "lo")
     until(lambda: node.entries("mc-exim-1d") == {"203.0.113.9", "203.0.112.0/24"}, "the protection")
     assert ("203.0.113.7", "mc-exim-1d") in node.banned()
-    assert node.process("sync", "--check").returncode == 0
+    assert node.in_step()
     node.fail("mc-exim", "203.0.113.7", 20)
     node.fail("mc-exim", "203.0.113.8", 5)
-    until(lambda: "203.0.113.8" in node.entries("mc-exim-1d"), "a ban of another")
+    node.await_entry("203.0.113.8", what="a ban of another")
     assert {jail for ip, jail in node.banned() if ip == "203.0.113.7"} == {"mc-exim-1d"}
     assert node.process("ban", "-j", "mc-ssh", "-i", "203.0.113.7").returncode == 3
     node.host.run("ip", "addr", "del", "203.0.113.7/32", "dev", "lo")
-    until(lambda: "203.0.113.7" in node.entries("mc-exim-1d"), "the ban's return")
+    node.await_entry("203.0.113.7", what="the ban's return")
 
 
 PEER = "203.0.113.7"
@@ -188,16 +185,15 @@ def test_a_session_of_unknown_origin_stops_no_command(node: Node, value: str) ->
         assert refused.returncode == 3
 
 
-def test_an_action_closes_the_ports_and_refuses_as_it_says(gate: Node) -> None:
+def test_an_action_closes_the_ports_and_refuses_as_it_says(gate: WiredNode) -> None:
     """Ports in brackets instead of the row's, all ports, DROP without a word, REJECT at once: with packets."""
     address, _, neighbour, _ = FAMILIES["IPv4"]
-    client: Host = gate.client  # type: ignore[attr-defined]
     gate.host.listen(80)
 
     def found(*expected: str) -> list[str]:
         patience = [NO_ANSWER if one == "timeout" else PATIENCE for one in expected]
         ports = zip((25, 80), patience, strict=True)
-        return [client.connect(gate.host.ipv4, port, address, seconds) for port, seconds in ports]
+        return [gate.client.connect(gate.host.ipv4, port, address, seconds) for port, seconds in ports]
 
     gate.mcban("ban", "-j", "mc-exim", "-i", address)
     assert found("refused", "accepted") == ["refused", "accepted"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
 from tests.netns import Host
+from tests.patience import until
 
 STRANGERS_RULES = "table inet theirs { set s { type ipv4_addr; }; chain c { type filter hook input priority 0; }; }"
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,8 @@ from mcban.service import bans
 from tests.cluster import Cluster, ClusterNode, cluster
 from tests.conftest import require_mariadb
 from tests.debian import MissingPackageError
-from tests.e2e.node import until
 from tests.netns import require_netns
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 
 pytestmark = pytest.mark.xdist_group("nodes")  # lest each worker starts five engines
 JAILS = ("mc-exim-1d", "mc-exim-1w", "mc-ssh-1d", "mc-webauth-1y")
@@ -256,12 +256,12 @@ def test_clocks_that_differ_by_minutes_do_no_harm(tmp_path: Path, cache: Path) -
         for node in (nodes[0], nodes[2]):
             ip = f"198.51.100.{node.ahead % 256}"
             node.mcban("ban", "-j", "mc-ssh-1d", "-i", ip, "--for", "1h")
-            until(lambda ip=ip: everywhere(nodes, "mc-ssh-1d", ip), "the ban everywhere")
+            until(partial(everywhere, nodes, "mc-ssh-1d", ip), "the ban everywhere")
             assert all(abs(one.end_of("mc-ssh-1d", ip) - time.time() - 3600) < 150 for one in nodes)
             node.mcban("ban", "-j", "mc-ssh-1d", "-i", ip, "--for", "2")
         until(lambda: not any(node.held(["mc-ssh-1d"])["mc-ssh-1d"] for node in nodes), "their end")
         assert everywhere(nodes, "mc-exim-1d", "203.0.113.3")
         for node in nodes:
-            until(lambda node=node: node.process("sync", "--check").returncode == 0, f"peace on {node.name}")
+            until(node.in_step, f"peace on {node.name}")
         nodes[2].mcban("unban", "-i", "203.0.113.3")
         until(lambda: nowhere(nodes, "mc-exim-1d", "203.0.113.3"), "the lifting everywhere")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
 from tests.mariadb import new_database, private_server
 from tests.netns import one_host, require_netns
+from tests.patience import until
 
 
 def test_attackers_are_banned_while_the_database_is_away_and_counted_when_it_is_back(tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_attackers_are_banned_while_the_database_is_away_and_counted_when_it_is_
             node.fail("mc-exim", "203.0.113.7", 5)
             node.fail("mc-exim", "203.0.113.9", 3)
             until(lambda: node.entries("mc-exim-1d") == {"203.0.113.7"}, "the ban")
-            until(lambda: node.process("sync", "--check").returncode == 0, "peace")
+            until(node.in_step, "peace")
             node.settled()
         try:
             until(lambda: "cannot be used" in node.engine_log, "one line that says so")
@@ -52,7 +53,7 @@ def test_attackers_are_banned_while_the_database_is_away_and_counted_when_it_is_
                 assert {ip for ip, jail in node.banned() if jail == "mc-exim-1d"} == away
                 assert node.database.read(lambda t: t.hits.totals())["mc-exim"] == 27
                 assert {row.count for row in node.database.read(lambda t: t.addresses.in_force(0))} == {1}
-                until(lambda: node.process("sync", "--check").returncode == 0, "the kernel to be like SQL")
+                until(node.in_step, "the kernel to be like SQL")
                 assert "Traceback" not in node.engine_log
                 assert node.engine_log.count("cannot be used") == 2, node.engine_log  # the fault, and its end
         finally:

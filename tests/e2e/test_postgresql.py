@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
 from tests.e2e.test_changes import CUSTOM_JAIL
 from tests.netns import one_host, require_netns
+from tests.patience import until
 from tests.postgres import PostgreSQL
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from mcban.store.addresses import AddressRecord
 from mcban.store.database import Database
 from tests.conftest import require_mariadb
-from tests.e2e.node import Node, until
+from tests.e2e.node import Node
 from tests.e2e.siege import at_peace, attack, lengths, siege
 from tests.netns import one_host, require_netns
+from tests.patience import until
 from tests.postgres import PostgreSQL
 from tests.rough import RoughMariaDB, RoughPostgreSQL, RoughServer
 
@@ -65,9 +67,13 @@ def test_no_fault_of_the_server_lets_anybody_in_or_loses_a_hit(server: RoughServ
     hangs for a moment, are no line."""
     server.be_forgetful()
     hits = attack(node, "203.0.113", 1)
+
+    def told(times: int) -> bool:
+        return node.engine_log.count(" ERROR ") == times
+
     for number, (fault, said) in enumerate(TOLD.items()):
         with siege(node, number) as foes, getattr(server, fault)():
-            until(lambda number=number: node.engine_log.count(" ERROR ") == number + 1, "one line")
+            until(partial(told, number + 1), "one line")
             foes.fails(length)
             status = node.mcban("status")
             assert "the engine has been without it for" in status and said in status
@@ -98,7 +104,7 @@ def test_a_server_that_hangs_and_one_that_is_cut_off_are_told(server: RoughServe
         allowed = AddressRecord("203.0.113.250", "*", whitelisted=True)  # by another node: this one cannot know
         node.database.write(lambda t: t.addresses.save([allowed]))
         node.fail("mc-exim", "203.0.113.250", 5)
-        until(lambda: "203.0.113.250" in node.entries("mc-exim-1d"), "a ban by what is known")
+        node.await_entry("203.0.113.250", what="a ban by what is known")
         foes.fails(60)
         assert node.engine_log.count(" ERROR ") == 2
         state = Path(node.env["MCBAN_STATE_DIR"], "engine.json")

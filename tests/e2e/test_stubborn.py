@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from datetime import datetime
 
-from tests.e2e.node import MCBAN, Node, exim, until
-from tests.patience import PATIENCE
+from tests.e2e.node import MCBAN, Node, exim
+from tests.patience import PATIENCE, until
 
 
 def test_run_once_is_ended_by_control_c_and_goes_on_next_time(node: Node) -> None:

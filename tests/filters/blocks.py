@@ -2,11 +2,14 @@
 
 import importlib.util
 import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import tzinfo
 
 import pytest
 
-from mcban.filters import LineMatch
-from mcban.filters.prefilter import make_hyperscan_finder, make_plain_finder
+from mcban.filters import Filter, LineMatch, Scanner
+from mcban.filters.demands import Needle
+from mcban.filters.prefilter import Finder, make_hyperscan_finder, make_plain_finder
 
 _MISSING = importlib.util.find_spec("hyperscan") is None and not os.environ.get("CI")
 FINDERS = [
@@ -14,9 +17,10 @@ FINDERS = [
     make_plain_finder,
 ]
 """Both ways to search a block."""
+MakeFinder = Callable[[Sequence[Needle]], Finder]
 
 
-def one_by_one(filters, lines, now, zone):
+def one_by_one(filters: Sequence[Filter], lines: Sequence[bytes], now: int, zone: tzinfo) -> list[LineMatch]:
     """What the scanner must find: each line given to each filter alone, in order."""
     expected = []
     matchers = [one.matcher() for one in filters]
@@ -30,9 +34,10 @@ def one_by_one(filters, lines, now, zone):
     return expected
 
 
-def in_blocks(scanner, blocks, now):
+def in_blocks(scanner: Scanner, blocks: Iterable[bytes], now: int) -> list[LineMatch]:
     """The hits of several blocks, their lines counted on."""
-    found, lines = [], 0
+    found: list[LineMatch] = []
+    lines = 0
     for block in blocks:
         found += (match._replace(line=match.line + lines) for match in scanner.scan(block, now))
         lines += block.count(b"\n")

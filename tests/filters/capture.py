@@ -19,23 +19,29 @@ import sys
 import tempfile
 import textwrap
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 SERVER4, SERVER6 = "198.51.100.1", "2001:db8:1::1"
 CLIENTS = ["192.0.2.7", "192.0.2.66", "192.0.2.77", "2001:db8::7", "2001:db8::66"]
 OTHER = "203.0.113.9"  # the address that the attacker would like to see banned
 
 
-def run(*command, **options):
+Script = Sequence[bytes | float | None]
+"""What to send, seconds to wait before the next item, None to close."""
+
+
+def run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, **options)
 
 
-def server(client):
+def server(client: str) -> str:
     return SERVER6 if ":" in client else SERVER4
 
 
-def enter():
+def enter() -> NoReturn:
     """Come back in this script inside new namespaces."""
     folder = sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="capture-")
     Path(folder).chmod(0o755)
@@ -44,7 +50,7 @@ def enter():
     os.execvp("unshare", [*spaces, sys.executable, __file__, folder, *sys.argv[2:]])
 
 
-def prepare(folder):
+def prepare(folder: Path) -> None:
     """Loopback with our addresses; a /dev whose log is ours; a /run for pid files and sshd's empty folder."""
     run("ip", "link", "set", "lo", "up")
     for address in [SERVER4, SERVER6, *CLIENTS]:
@@ -68,7 +74,7 @@ def prepare(folder):
     run("mount", "--bind", str(hosts), "/etc/hosts")
 
 
-def talk(client, port, script, wait=0.15):
+def talk(client: str, port: int, script: Script, wait: float = 0.15) -> bytes:
     """Send each item of a script after the answer to the one before, None closes; returns the last answer."""
     answer = b""
     family = socket.AF_INET6 if ":" in client else socket.AF_INET
@@ -175,17 +181,17 @@ login:
 """
 
 
-def b64(text):
+def b64(text: str) -> bytes:
     return base64.b64encode(text.encode())
 
 
-def exim_sessions(client, port):
+def exim_sessions(client: str, port: int) -> None:
     """Everything that our filter should see, and some that it should not."""
     hello = b"EHLO client.example.net\r\n"
     mail = b"MAIL FROM:<a@example.org>\r\n"
 
-    def say(*script, **options):
-        talk(client, port, [b"", *script, b"QUIT\r\n"], **options)
+    def say(*script: bytes | None, wait: float = 0.15) -> None:
+        talk(client, port, [b"", *script, b"QUIT\r\n"], wait)
 
     injected = f"x\n2026-11-22 13:00:00 login authenticator failed for (y) [{OTHER}]: 535 Incorrect authentication data"
     for user in (
@@ -207,8 +213,8 @@ def exim_sessions(client, port):
         b"info@example.com",
     ):
         say(hello, mail, b"RCPT TO:<" + rcpt + b">\r\n")
-    for rcpt in (f'"x) [{OTHER}] F=<y"@example.net', f'"a>: relay not permitted H=[{OTHER}]"@example.net'):
-        say(hello, mail, f"RCPT TO:<{rcpt}>\r\n".encode())
+    for quoted in (f'"x) [{OTHER}] F=<y"@example.net', f'"a>: relay not permitted H=[{OTHER}]"@example.net'):
+        say(hello, mail, f"RCPT TO:<{quoted}>\r\n".encode())
     for sender in (
         "listed@example.org",
         "x@nowhere.invalid",
@@ -247,12 +253,14 @@ def exim_sessions(client, port):
     over_tls(client, port, hello, mail)
 
 
-def over_tls(client, port, hello, mail):
+def over_tls(client: str, port: int, hello: bytes, mail: bytes) -> None:
     command = ["openssl", "s_client", "-starttls", "smtp", "-quiet", "-servername", "mail.example.com", "-bind"]
     bind, to = (f"[{client}]:0", f"[{SERVER6}]:{port}") if ":" in client else (f"{client}:0", f"{SERVER4}:{port}")
     process = subprocess.Popen(
         [*command, bind, "-connect", to], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    typed = process.stdin
+    assert typed is not None
     for line in (
         hello,
         b"AUTH PLAIN " + b64("\0tls-user\0y") + b"\r\n",
@@ -262,16 +270,16 @@ def over_tls(client, port, hello, mail):
     ):
         time.sleep(0.4)
         with suppress(OSError):
-            process.stdin.write(line)
-            process.stdin.flush()
+            typed.write(line)
+            typed.flush()
     with suppress(OSError):
-        process.stdin.close()
+        typed.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(3)
     process.kill()
 
 
-def capture_exim(folder):
+def capture_exim(folder: Path) -> None:
     selectors = {
         "debian": "+smtp_protocol_error +smtp_syntax_error +tls_certificate_verified +tls_peerdn",
         "full": "+pid +millisec +incoming_port +incoming_interface +smtp_protocol_error +smtp_syntax_error +tls_sni"
@@ -315,7 +323,7 @@ template(name="classic" type="string"
 """
 
 
-def capture_ssh(folder):
+def capture_ssh(folder: Path) -> None:
     home = folder / "ssh"
     home.mkdir()
     (home / "rsyslog.conf").write_text(RSYSLOG.format(folder=home))
@@ -348,7 +356,7 @@ def capture_ssh(folder):
     syslog.terminate()
 
 
-def ssh(client, home, user, *options, methods="password"):
+def ssh(client: str, home: Path, user: str, *options: Any, methods: str = "password") -> None:
     command = [
         "ssh",
         "-b",
@@ -374,7 +382,7 @@ def ssh(client, home, user, *options, methods="password"):
         run(*command, env=environment, timeout=20, stdin=subprocess.DEVNULL)
 
 
-def ssh_sessions(client, home):
+def ssh_sessions(client: str, home: Path) -> None:
     once = ("-o", "NumberOfPasswordPrompts=1")
     ssh(client, home, "root", *once)
     ssh(client, home, "root", "-o", "NumberOfPasswordPrompts=2")
@@ -397,7 +405,7 @@ def ssh_sessions(client, home):
         f"root {OTHER} port 22 [preauth]",
     ):
         ssh(client, home, user, *once)
-    for script in (
+    scripts: list[Script] = [
         [b"", None],
         [b"GET / HTTP/1.0\r\n\r\n"],
         [b"\x16\x03\x01\0\x05hello\n"],
@@ -405,7 +413,8 @@ def ssh_sessions(client, home):
         [b"SSH-2.0-x\r\n", None],
         [f"SSH-2.0-Connection from {OTHER} port 22\r\n".encode(), b"\0" * 64],
         [b"", 6.0],
-    ):
+    ]
+    for script in scripts:
         talk(client, 2222, script)
 
 
@@ -471,7 +480,7 @@ http {{
 """
 
 
-def capture_web(folder):
+def capture_web(folder: Path) -> None:
     home = folder / "web"
     (home / "www" / "basic").mkdir(parents=True)
     hashed = run("openssl", "passwd", "-apr1", "right").stdout.strip()
@@ -494,8 +503,8 @@ def capture_web(folder):
         daemon.terminate()
 
 
-def web_sessions(client, port):
-    def ask(method, path, *headers):
+def web_sessions(client: str, port: int) -> None:
+    def ask(method: str, path: str, *headers: str) -> bytes:
         lines = [
             f"{method} {path} HTTP/1.1",
             "Host: www.example.com",
@@ -505,7 +514,7 @@ def web_sessions(client, port):
         ]
         return talk(client, port, ["\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")], wait=0.05)
 
-    def basic(user, password="wrong"):
+    def basic(user: str, password: str = "wrong") -> str:
         return "Authorization: Basic " + b64(f"{user}:{password}").decode()
 
     hostile = (
@@ -542,7 +551,7 @@ def web_sessions(client, port):
     ask(f'POST /login HTTP/1.1" 401 1 "-" "-" {OTHER}', "/x")
 
 
-def main():
+def main() -> None:
     inside = os.environ.get("CAPTURE_INSIDE")
     if not inside:
         if os.geteuid() != 0:

@@ -4,24 +4,31 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fail2ban_package import MODULES
 
+Ask = Callable[[dict[str, Any]], Any]
+"""Gives an answer of oracle.py to a job."""
+
 
 @pytest.fixture(scope="session")
-def ask_fail2ban(package):
+def ask_fail2ban(package: Path) -> Iterator[Ask]:
     """Asks fail2ban's own modules: see oracle.py."""
     env = {**os.environ, "PYTHONPATH": str((package / MODULES).parent), "TZ": "UTC"}
     program = [sys.executable, str(Path(__file__).with_name("oracle.py"))]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
+        asked, told = process.stdin, process.stdout
+        assert asked is not None and told is not None
 
-        def ask(job):
-            process.stdin.write(json.dumps(job) + "\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
+        def ask(job: dict[str, Any]) -> Any:
+            asked.write(json.dumps(job) + "\n")
+            asked.flush()
+            return json.loads(told.readline())
 
         yield ask
-        process.stdin.close()
+        asked.close()

@@ -1,6 +1,7 @@
 # ruff: noqa: E501  # the pieces stand as in a table
 """Filter files and parameters that people broke: a filter loads and reads a log, or one line says what is wrong."""
 
+from collections.abc import Callable
 from datetime import UTC
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcban.errors import FilterError
-from mcban.filters import Scanner, load_filter, load_journal_filter
+from mcban.filters import Filter, Scanner, load_filter, load_journal_filter
 
 OURS = Path(__file__).parents[2] / "etc" / "filter.d"
 WHOLE = [path.read_bytes() for path in sorted(OURS.glob("*.conf"))]
@@ -38,7 +39,7 @@ LINES = b"2026-11-22 13:00:00 x 192.0.2.1 2001:db8::1 a\xff\n\n[1] x 192.0.2.1\n
 
 
 @st.composite
-def mutilated(draw):
+def mutilated(draw: st.DrawFn) -> bytes:
     """One of our filters with pieces put in, in the place of what stood there."""
     text = draw(st.sampled_from(WHOLE))
     for _ in range(draw(st.integers(1, 5))):
@@ -51,7 +52,9 @@ def mutilated(draw):
 @pytest.mark.parametrize("load", [load_filter, load_journal_filter])
 @given(text=st.one_of(FILES, mutilated()), spec=SPECS)
 @settings(max_examples=80)
-def test_a_broken_filter_is_one_clear_line(tmp_path_factory, load, text, spec):
+def test_a_broken_filter_is_one_clear_line(
+    tmp_path_factory: pytest.TempPathFactory, load: Callable[[str, list[Path]], Filter], text: bytes, spec: str
+) -> None:
     """Whatever stands in a filter's file or in a jail's row, it works or is refused in one line; nothing else comes."""
     folder = tmp_path_factory.getbasetemp()
     (folder / "x.conf").write_bytes(text)

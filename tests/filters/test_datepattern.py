@@ -1,7 +1,7 @@
 """datepattern: how a filter says where its dates stand and what they look like."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,13 +15,14 @@ from mcban.filters.dates import DEFAULT_FORMS, LINE_FORMS, find_date
 NOW = int(datetime(2026, 11, 22, 15, 0, tzinfo=UTC).timestamp())
 
 
-def read(pattern, line, now=NOW, zone=UTC):
+def read(pattern: str, line: str, now: int = NOW, zone: tzinfo = UTC) -> tuple[str | None, str | None]:
     """What a pattern cuts out of a line, and its moment in UTC as ISO text."""
     found = find_date(line, compile_datepattern(pattern, ValueError))
     if found is None:
         return None, None
     at = Clock(zone).read(found, now)
-    return line[found.start : found.end], at and datetime.fromtimestamp(at, UTC).isoformat()[:19]
+    moment = None if at is None else datetime.fromtimestamp(at, UTC).isoformat()[:19]
+    return line[found.start : found.end], moment
 
 
 @pytest.mark.parametrize(
@@ -132,19 +133,19 @@ def read(pattern, line, now=NOW, zone=UTC):
         ("^%Y x\n^y ()**\n{^LN-BEG}", "y 2026-11-22 13:00:00", "", None),
     ],
 )
-def test_a_pattern_says_where_and_what(pattern, line, text, moment):
+def test_a_pattern_says_where_and_what(pattern: str, line: str, text: str | None, moment: str | None) -> None:
     """Each word, directive and mark of a datepattern means what it means to fail2ban."""
     assert read(pattern, line) == (text, moment)
 
 
-def test_a_weekday_in_a_zone_where_it_is_still_yesterday():
+def test_a_weekday_in_a_zone_where_it_is_still_yesterday() -> None:
     """A weekday whose zone is a day behind ours, and whose time has not come there yet, is that of a week ago."""
     early = int(datetime(2026, 3, 22, 2, 58, tzinfo=UTC).timestamp())
     assert read("^%a %H:%M %Z", "Sat 22:15 PST", early)[1] == "2026-03-15T06:15:00"
 
 
 @pytest.mark.parametrize("field", [*"YymdHIMSjuwUWGVbBaApzZ"])
-def test_a_field_that_is_no_such_number_gives_no_error(field):
+def test_a_field_that_is_no_such_number_gives_no_error(field: str) -> None:
     """Whatever a group that the author wrote himself takes out of a line, the line is read: at worst without a time."""
     others = {name: text for name, text in zip("YmdHM", ("2026", "11", "22", "13", "07"), strict=True) if name != field}
     pattern = rf"^(?P<{field}>\S+) {' '.join(f'%{name}' for name in others)}"
@@ -153,10 +154,11 @@ def test_a_field_that_is_no_such_number_gives_no_error(field):
         assert read(pattern, line)[0] == line
     known = {"Y": "2026", "y": "26", "m": "11", "d": "22", "H": "13", "I": "1", "M": "07", "S": "9", "z": "Z"}
     if field in known:
-        assert read(pattern, " ".join((known[field], *others.values())))[1].startswith("2026-11-22T13:07")
+        _, moment = read(pattern, " ".join((known[field], *others.values())))
+        assert moment is not None and moment.startswith("2026-11-22T13:07")
 
 
-def test_the_leftmost_date_of_searched_patterns_counts():
+def test_the_leftmost_date_of_searched_patterns_counts() -> None:
     """Whichever of several searched patterns comes first, an attacker's date later in the line does not win."""
     line = '192.0.2.1 [22/Nov/2026:13:00:00 +0000] "GET /2020-01-01 00:00:00"'
     patterns = ["%Y-%m-%d %H:%M:%S", "%d/%b/%Y:%H:%M:%S %z"]
@@ -164,7 +166,7 @@ def test_the_leftmost_date_of_searched_patterns_counts():
         assert read("\n".join(order), line)[1] == "2026-11-22T13:00:00"
 
 
-def test_a_pattern_that_says_nothing_means_the_usual_dates():
+def test_a_pattern_that_says_nothing_means_the_usual_dates() -> None:
     """An empty datepattern is {DEFAULT}; {^LN-BEG} alone is the usual dates at the line's beginning."""
     assert compile_datepattern("", ValueError) == compile_datepattern(" {DEFAULT}\n", ValueError) == DEFAULT_FORMS
     assert compile_datepattern("{^LN-BEG}\n{^LN-BEG}", ValueError) == LINE_FORMS
@@ -181,7 +183,7 @@ def test_a_pattern_that_says_nothing_means_the_usual_dates():
         ("%Y {^LN-BEG}", "{^LN-BEG} where it has no meaning"),
     ],
 )
-def test_a_pattern_that_cannot_work_is_refused(pattern, said):
+def test_a_pattern_that_cannot_work_is_refused(pattern: str, said: str) -> None:
     """What is no directive, does not compile or stands where it means nothing is said, not skipped."""
     with pytest.raises(ValueError, match=re.escape(said)):
         compile_datepattern(pattern, ValueError)
@@ -198,7 +200,7 @@ FULL = ["%Y-%m-%d %H:%M:%S", "%d/%b/%Y:%H:%M:%S", "%A %d %B %y %I:%M:%S %p", "%j
 
 
 @given(MOMENTS, ZONES, st.sampled_from(FULL))
-def test_what_is_written_in_full_is_read_back(seconds, zone, pattern):
+def test_what_is_written_in_full_is_read_back(seconds: int, zone: str, pattern: str) -> None:
     """Any moment, written by any directives that tell it all, in any zone, is read back to the second."""
     local = datetime.fromtimestamp(seconds, ZoneInfo(zone))
     text = local.strftime(pattern)
@@ -209,13 +211,13 @@ def test_what_is_written_in_full_is_read_back(seconds, zone, pattern):
     assert Clock(ZoneInfo(zone)).read(found, seconds) in {seconds, _other_fold(local)}
 
 
-def _other_fold(local):
+def _other_fold(local: datetime) -> int:
     """The other moment that the same local time means while clocks are set back."""
     return int(local.replace(fold=1 - local.fold).timestamp())
 
 
 @given(MOMENTS, st.integers(-14 * 4, 14 * 4))
-def test_an_offset_leaves_nothing_open(seconds, quarters):
+def test_an_offset_leaves_nothing_open(seconds: int, quarters: int) -> None:
     """A date with its offset is one moment, whatever the zone of the log."""
     from datetime import timezone
 
@@ -228,7 +230,7 @@ def test_an_offset_leaves_nothing_open(seconds, quarters):
 
 
 @given(st.text(max_size=30))
-def test_a_pattern_compiles_or_is_refused(text):
+def test_a_pattern_compiles_or_is_refused(text: str) -> None:
     """Whatever stands in a datepattern, it gives forms or one clear refusal."""
     for pattern in (text, f"%Y{text}", f"^{text}{{DATE}}", f"{{^LN-BEG}}{text}%b"):
         try:
@@ -274,13 +276,13 @@ UNBOUNDED = [
 
 
 @pytest.mark.parametrize("pattern", BOUNDED + UNBOUNDED)
-def test_what_joins_no_words_is_known(pattern):
+def test_what_joins_no_words_is_known(pattern: str) -> None:
     """Which patterns may be relied on to cut dates out between words is known from their text."""
     assert all(form.bounded for form in compile_datepattern(pattern, ValueError)) == (pattern in BOUNDED)
 
 
 @pytest.mark.parametrize("pattern", ["{DATE}", r"^[^\[]*\[({DATE})", r"(\[{DATE}\s*\])", "x%d {DATE}"])
-def test_with_every_usual_date_a_pattern_can_be_searched_for(pattern):
+def test_with_every_usual_date_a_pattern_can_be_searched_for(pattern: str) -> None:
     """A pattern that is taken is sound with all of them, and each time it is one group that is cut out."""
     try:
         forms = compile_datepattern(pattern, ValueError)
@@ -293,7 +295,7 @@ def test_with_every_usual_date_a_pattern_can_be_searched_for(pattern):
 
 
 @pytest.mark.parametrize("pattern", ["(?P<Z>CET) {DATE}", "(?P<p>x) {DATE}"])
-def test_a_group_that_clashes_with_some_usual_date_is_refused_at_once(pattern):
+def test_a_group_that_clashes_with_some_usual_date_is_refused_at_once(pattern: str) -> None:
     """Not when a line comes that has such a date."""
     with pytest.raises(ValueError, match="datepattern does not compile"):
         compile_datepattern(pattern, ValueError)
@@ -315,7 +317,7 @@ DATES = [
     st.sampled_from(DATES),
     st.text(alphabet="x ].0Z+1:", max_size=4),
 )
-def test_a_bounded_pattern_joins_no_words(pattern, before, date, after):
+def test_a_bounded_pattern_joins_no_words(pattern: str, before: str, date: str, after: str) -> None:
     """What is cut out begins the line, or what is joined is no letter or digit on either side."""
     line = before + date + after
     found = find_date(line, compile_datepattern(pattern, ValueError))

@@ -1,7 +1,7 @@
 """Dates: where one is taken, and which moment it is."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,13 +15,14 @@ BERLIN = ZoneInfo("Europe/Berlin")
 NOW = int(datetime(2026, 11, 22, 15, 0, tzinfo=UTC).timestamp())
 
 
-def read(line, zone=UTC, now=NOW):
+def read(line: str, zone: tzinfo | None = UTC, now: int = NOW) -> tuple[str | None, str]:
     """The moment of a line as ISO text in UTC, and the line without its date."""
     found = find_date(line, DEFAULT_FORMS)
     if not found:
         return None, line
     at = Clock(zone).read(found, now)
-    return at and datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S"), line[: found.start] + line[found.end :]
+    moment = None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return moment, line[: found.start] + line[found.end :]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def read(line, zone=UTC, now=NOW):
         ('192.0.2.1 - - [22/Nov/2026:13:00:00 ] example.com "GET', "2026-11-22T13:00:00", None),
     ],
 )
-def test_a_date_is_read_as_the_daemons_of_today_write_it(line, moment, rest):
+def test_a_date_is_read_as_the_daemons_of_today_write_it(line: str, moment: str | None, rest: str | None) -> None:
     """Every usual form of a date is read, with its offset, and cut out of the line."""
     found_moment, found_rest = read(line)
     assert found_moment == moment
@@ -136,19 +137,19 @@ def test_a_date_is_read_as_the_daemons_of_today_write_it(line, moment, rest):
         "",
     ],
 )
-def test_a_date_elsewhere_is_none(line):
+def test_a_date_elsewhere_is_none(line: str) -> None:
     """A date that does not stand where a daemon writes it is text like any other, and is not cut out."""
     assert read(line) == (None, line)
 
 
-def test_a_login_name_brings_no_date_into_an_access_log():
+def test_a_login_name_brings_no_date_into_an_access_log() -> None:
     """The date of an access log is the one before the request, whatever the login name says."""
     line = '192.0.2.1 - x [01/Jan/2020:00:00:00 +0000] y\\" [22/Nov/2026:13:00:00 +0000] "GET / HTTP/1.1" 401 1'
     assert read(line)[0] == "2026-11-22T13:00:00"
 
 
 @pytest.mark.parametrize("line", ["2026-02-30 13:00:00 x", "Feb 30 13:00:00 x", "2026-11-00 13:00:00 x"])
-def test_a_day_that_does_not_exist_has_no_moment(line):
+def test_a_day_that_does_not_exist_has_no_moment(line: str) -> None:
     """A day that no calendar has gives no moment rather than another day."""
     assert read(line)[0] is None
 
@@ -166,7 +167,7 @@ def test_a_day_that_does_not_exist_has_no_moment(line):
         ("2103-11-22T15:00:00", "Feb 29 12:00:00 x", "2096-02-29T12:00:00"),
     ],
 )
-def test_a_missing_year_is_the_latest_that_is_not_to_come(now, line, moment):
+def test_a_missing_year_is_the_latest_that_is_not_to_come(now: str, line: str, moment: str) -> None:
     """A date without a year belongs to the latest year that puts it no more than a day into the future."""
     at = int(datetime.fromisoformat(now).replace(tzinfo=UTC).timestamp())
     assert read(line, now=at)[0] == moment
@@ -181,19 +182,19 @@ def test_a_missing_year_is_the_latest_that_is_not_to_come(now, line, moment):
         ("Mar 29 01:30:00 x", "2026-03-29T00:30:00"),
     ],
 )
-def test_a_local_time_is_read_in_the_zone_of_the_log(line, moment):
+def test_a_local_time_is_read_in_the_zone_of_the_log(line: str, moment: str) -> None:
     """A time without offset is read in the given zone, in summer and in winter."""
     assert read(line, BERLIN)[0] == moment
 
 
-def test_the_hour_that_comes_twice_follows_the_clock():
+def test_the_hour_that_comes_twice_follows_the_clock() -> None:
     """When clocks are set back, a time that came twice is the later one unless that is still to come."""
     first = int(datetime(2026, 10, 25, 0, 30, 5, tzinfo=UTC).timestamp())
     assert read("2026-10-25 02:30:00 x", BERLIN, first)[0] == "2026-10-25T00:30:00"
     assert read("2026-10-25 02:30:00 x", BERLIN, first + 3600)[0] == "2026-10-25T01:30:00"
 
 
-def test_the_systems_zone_is_the_default(monkeypatch):
+def test_the_systems_zone_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a zone, local times are those of the system."""
     import time
 
@@ -208,7 +209,7 @@ def test_the_systems_zone_is_the_default(monkeypatch):
 
 
 @given(st.integers(631_152_000, 4_070_908_800), st.sampled_from(["Europe/Berlin", "Asia/Kolkata", "UTC"]))
-def test_what_is_kept_is_what_would_be_calculated(seconds, zone):
+def test_what_is_kept_is_what_would_be_calculated(seconds: int, zone: str) -> None:
     """Reading a date again, in any order, gives the same moment as reading it for the first time."""
     moment = datetime.fromtimestamp(seconds, UTC)
     kept = Clock(ZoneInfo(zone))
@@ -221,7 +222,7 @@ def test_what_is_kept_is_what_would_be_calculated(seconds, zone):
 
 
 @given(st.text(max_size=80))
-def test_no_text_raises(text):
+def test_no_text_raises(text: str) -> None:
     """Whatever stands in a line, looking for its date never fails."""
     for line in (text, f"2026-{text}", f"Nov {text}", f"[{text}"):
         found = find_date(line, DEFAULT_FORMS)
@@ -272,21 +273,21 @@ WITH_YEAR = [
 WITHOUT_YEAR = ["{:%b %d %H:%M:%S}", "<34>{:%b %d %H:%M:%S}", "[{:%a %b %d %H:%M:%S}]"]
 
 
-def meant(line, zone, now):
+def meant(line: str, zone: str, now: int) -> int | None:
     """The moment of a line's date."""
     found = find_date(line, DEFAULT_FORMS)
     assert found, line
     return Clock(ZoneInfo(zone)).read(found, now)
 
 
-def both(seconds, zone):
+def both(seconds: int, zone: str) -> set[int]:
     """The moments that have the local time of a moment: two while clocks are set back."""
     local = datetime.fromtimestamp(seconds, ZoneInfo(zone))
     return {seconds, int(local.replace(fold=1 - local.fold).timestamp())}
 
 
 @given(MOMENTS | NEAR_A_TURN, st.sampled_from(WITH_YEAR), st.sampled_from(["Europe/Zurich", "America/New_York", "UTC"]))
-def test_a_date_with_its_year_is_read_back(seconds, written, zone):
+def test_a_date_with_its_year_is_read_back(seconds: int, written: str, zone: str) -> None:
     """Any moment, in any of the usual forms and any zone, is read back to the second, whenever it is read."""
     line = written.format(datetime.fromtimestamp(seconds, ZoneInfo(zone))) + " x"
     assert meant(line, zone, seconds) in both(seconds, zone)
@@ -299,7 +300,7 @@ def test_a_date_with_its_year_is_read_back(seconds, written, zone):
     st.sampled_from(["Europe/Zurich", "America/New_York", "UTC"]),
     st.integers(0, 11 * 30 * 86_400),
 )
-def test_a_date_without_its_year_is_read_back(seconds, written, zone, later):
+def test_a_date_without_its_year_is_read_back(seconds: int, written: str, zone: str, later: int) -> None:
     """A date without a year is read back for as long as no other year fits better, on the 29th of February too."""
     line = written.format(datetime.fromtimestamp(seconds, ZoneInfo(zone))) + " x"
     assert meant(line, zone, seconds + later) in both(seconds, zone)
@@ -314,7 +315,9 @@ def test_a_date_without_its_year_is_read_back(seconds, written, zone, later):
     st.text(alphabet=' "\\[]{}:=,-x0Z@<>()', max_size=12),
     st.text(alphabet=' "\\[]{}:=,-x0Z@<>()', max_size=12),
 )
-def test_a_date_in_an_attackers_text_changes_nothing(seconds, written, forged, forging, before, after):
+def test_a_date_in_an_attackers_text_changes_nothing(
+    seconds: int, written: str, forged: int, forging: str, before: str, after: str
+) -> None:
     """Whatever stands behind a line's date, other dates in any disguise included, the same date is found there."""
     line = written.format(datetime.fromtimestamp(seconds, UTC)) + " host x[1]: login of"
     attack = f"{line} {before}{forging.format(datetime.fromtimestamp(forged, UTC))}{after} failed"
@@ -326,13 +329,13 @@ def test_a_date_in_an_attackers_text_changes_nothing(seconds, written, forged, f
 
 
 @given(MOMENTS, st.sampled_from(WITH_YEAR + WITHOUT_YEAR), st.sampled_from(["login ", "user=", "for '", '"', "a b "]))
-def test_a_line_without_a_date_is_given_none(seconds, written, text):
+def test_a_line_without_a_date_is_given_none(seconds: int, written: str, text: str) -> None:
     """A date that an attacker brings into a line that has none is no date."""
     assert find_date(f"Failed {text}{written.format(datetime.fromtimestamp(seconds, UTC))}'", DEFAULT_FORMS) is None
 
 
 @given(MOMENTS, st.text(alphabet='" \\[]x-Zé', max_size=8), MOMENTS, st.text(alphabet='" \\[]x-Zé', max_size=8))
-def test_no_login_moves_an_access_logs_date(seconds, before, forged, after):
+def test_no_login_moves_an_access_logs_date(seconds: int, before: str, forged: int, after: str) -> None:
     """A login name that holds a date, written as apache and nginx write it, leaves the date of the request alone."""
     login = f"{before}[{datetime.fromtimestamp(forged, UTC):%d/%b/%Y:%H:%M:%S %z}]{after}"
     escaped = login.replace("\\", "\\\\").replace('"', '\\"')

@@ -6,13 +6,14 @@ The package is fetched and unpacked, never installed; `FAIL2BAN_ROOT` names one 
 import shutil
 from collections import Counter
 from datetime import UTC
+from pathlib import Path
 
 import pytest
 
-from mcban.filters import Scanner, load_filter
+from mcban.filters import Filter, LineMatch, Scanner, load_filter
 from tests.fail2ban_package import FILTERS, MODULES, SAMPLES
 from tests.filters.agreement import Reading, read_samples
-from tests.filters.blocks import FINDERS, in_blocks, one_by_one
+from tests.filters.blocks import FINDERS, MakeFinder, in_blocks, one_by_one
 
 NOW = 1_795_352_400  # 2026-11-22 13:00:00 UTC
 KNOWN: dict[tuple[str, str], str] = {}
@@ -22,7 +23,7 @@ FRAGMENTS = {"apache-common", "botsearch-common", "common", "exim-common", "seli
 
 
 @pytest.fixture(scope="session")
-def folders(package, tmp_path_factory):
+def folders(package: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The package's filters, and those which fail2ban keeps for its own tests: they expect its source tree around."""
     tree = tmp_path_factory.mktemp("source")
     (tree / "config").symlink_to((package / FILTERS).parent)
@@ -31,20 +32,22 @@ def folders(package, tmp_path_factory):
     return [package / FILTERS, of_tests]
 
 
-def names(folders):
+def names(folders: list[Path]) -> list[str]:
     """The filters that have samples or are meant to have: fail2ban's tests name theirs zzz-."""
     usual = {path.stem for path in folders[0].glob("*.conf")}
     return sorted(usual - FRAGMENTS | {path.stem for path in folders[1].glob("zzz-*.conf")})
 
 
-def test_every_filter_of_the_package_loads(folders):
+def test_every_filter_of_the_package_loads(folders: list[Path]) -> None:
     """Whatever filter Debian's package brings can stand in a jail's row, unchanged."""
     loaded = [load_filter(name, folders) for name in names(folders)]
     assert len(loaded) > 80
     assert all(one.rules for one in loaded)
 
 
-def test_every_sample_is_judged_as_by_fail2ban(package, folders, capsys):
+def test_every_sample_is_judged_as_by_fail2ban(
+    package: Path, folders: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Lines that should match do, with the right address, time and login; the others do not."""
     counts: Counter[str] = Counter()
     differences = {}
@@ -71,8 +74,11 @@ def test_every_sample_is_judged_as_by_fail2ban(package, folders, capsys):
     assert set(differences) == set(KNOWN), "a disagreement is new, or one that is listed is gone"
 
 
+Judged = tuple[list[Filter], list[bytes], list[LineMatch]]
+
+
 @pytest.fixture(scope="module")
-def judged(package, folders):
+def judged(package: Path, folders: list[Path]) -> Judged:
     """Debian's filters, blocks of the lines of all sample logs, and what each filter finds in each line."""
     filters = [load_filter(name, folders) for name in names(folders)]
     logs = [path for path in sorted((package / SAMPLES).rglob("*")) if path.is_file()]
@@ -84,7 +90,7 @@ def judged(package, folders):
 
 @pytest.mark.xdist_group("judged")  # all that is judged once
 @pytest.mark.parametrize("finder", FINDERS)
-def test_all_of_debian_s_filters_find_in_a_log_what_each_finds_in_its_lines(judged, finder):
+def test_all_of_debian_s_filters_find_in_a_log_what_each_finds_in_its_lines(judged: Judged, finder: MakeFinder) -> None:
     """Over all sample logs of Debian's fail2ban together, its filters find in blocks what they find line by line."""
     filters, blocks, expected = judged
     assert len(expected) > 800

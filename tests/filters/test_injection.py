@@ -57,30 +57,30 @@ WEB_PIECES = [
 ]  # fmt: skip
 
 
-def texts(pieces):
+def texts(pieces: list[str]) -> st.SearchStrategy[str]:
     """Texts of pieces of lines, with a little of everything between them."""
     anything = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=3)
     return st.lists(st.one_of(st.sampled_from(pieces), anything), max_size=8).map("".join)
 
 
-def log_text(text):
+def log_text(text: str) -> str:
     """Control characters as exim's string_printing and sshd's strnvis write them: never raw."""
     return "".join(c if c >= " " and c != "\x7f" else f"\\{ord(c):03o}" for c in text)
 
 
-def mailbox(text):
+def mailbox(text: str) -> str:
     """A mailbox that exim takes: odd local parts between quotation marks, those inside escaped."""
     quoted = log_text(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{quoted}"@example.org'
 
 
-def web_log(text):
+def web_log(text: str) -> str:
     """A field of an access log as both servers write it."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return "".join(c if c >= " " else f"\\x{ord(c):02x}" for c in escaped)
 
 
-def innocent(spec, line):
+def innocent(spec: str, line: str) -> None:
     """Fails when a line makes the other the offender."""
     block = (line + "\n").encode("utf-8", "replace")
     found = {match.ip for match in SCANNERS[spec].scan(block, 1_795_352_400)}
@@ -122,7 +122,9 @@ EXIM_LINES = [
     more=texts(EXIM_PIECES),
 )
 @settings(max_examples=50)
-def test_no_text_sent_to_exim_names_another(template, ip, helo, sender, rcpt, text, more):
+def test_no_text_sent_to_exim_names_another(
+    template: str, ip: str, helo: str, sender: str, rcpt: str, text: str, more: str
+) -> None:
     """HELO, sender, recipient, login and command, also where exim takes any HELO, never name another."""
     helo = log_text(helo)
     fields = {
@@ -166,7 +168,7 @@ SSHD_LINES = [
 @pytest.mark.parametrize("template", SSHD_LINES)
 @given(ip=st.sampled_from(REAL), text=texts(SSHD_PIECES))
 @settings(max_examples=50)
-def test_no_text_sent_to_sshd_names_another(template, ip, text):
+def test_no_text_sent_to_sshd_names_another(template: str, ip: str, text: str) -> None:
     """Login name, offer and banner never name another."""
     line = template.format(ip=ip, text=log_text(text))
     for spec in ("mc-sshd-filter", "mc-sshd-filter[mode=keys]", "mc-sshd-filter[mode=aggressive]"):
@@ -197,7 +199,7 @@ WEB_LINES = [
 @pytest.mark.parametrize("template", WEB_LINES)
 @given(ip=st.sampled_from(REAL), one=texts(WEB_PIECES), two=texts(WEB_PIECES))
 @settings(max_examples=50)
-def test_no_text_sent_to_a_web_server_names_another(template, ip, one, two):
+def test_no_text_sent_to_a_web_server_names_another(template: str, ip: str, one: str, two: str) -> None:
     """Login name, URL, referrer and user agent never name another, also where nginx writes line ends as they came."""
     line = template.format(
         ip=ip,

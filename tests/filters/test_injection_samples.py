@@ -12,6 +12,7 @@ which is none here. `# note:` is for people.
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -21,10 +22,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mcban.filters import Scanner, load_filter, load_journal_filter
+from mcban.filters import Filter, Scanner, load_filter, load_journal_filter
 from mcban.logs.journal_export import ExportReader
 from mcban.service.sources import Intake, Source
 from tests.fail2ban_package import FILTERS
+from tests.filters.conftest import Ask
 
 OURS = Path(__file__).parents[2] / "etc" / "filter.d"
 SAMPLES = Path(__file__).parent / "samples" / "injection"
@@ -48,7 +50,7 @@ class Sample:
 
 
 @cache
-def read_samples(daemon):
+def read_samples(daemon: str) -> list[Sample]:
     """The samples of a daemon; fails where an expectation or a reason is missing."""
     specs: dict[str, str] = {}
     heads: dict[str, str] = {}
@@ -70,25 +72,28 @@ def read_samples(daemon):
     return samples
 
 
+Load = Callable[[str], Filter]
+
+
 @pytest.fixture(scope="module")
-def load(request):
+def load(request: pytest.FixtureRequest) -> Load:
     """Loads a filter, ours or Debian's."""
 
     @cache
-    def load(spec):
+    def load(spec: str) -> Filter:
         folder = OURS if spec.startswith("mc-") else request.getfixturevalue("package") / FILTERS
         return load_filter(spec, [folder])
 
     return load
 
 
-def scan(load, spec, text):
+def scan(load: Load, spec: str, text: str) -> list[str]:
     """Whom a filter finds in a log that holds nothing else."""
     return [match.ip for match in Scanner([load(spec)], UTC).scan(text.encode() + b"\n", NOW)]
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
-def test_there_are_twenty_lines_for_each_filter(daemon):
+def test_there_are_twenty_lines_for_each_filter(daemon: str) -> None:
     """Every filter is tried with at least twenty lines in which the attacker wrote another's address."""
     samples = read_samples(daemon)
     lines = Counter(spec for sample in samples if VICTIM.search(sample.line) for spec in sample.specs)
@@ -97,26 +102,26 @@ def test_there_are_twenty_lines_for_each_filter(daemon):
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
-def test_a_line_names_the_attacker_or_nobody(load, daemon):
+def test_a_line_names_the_attacker_or_nobody(load: Load, daemon: str) -> None:
     """In no line, but for the known holes, is anybody else the offender; the attacker is, where that can be told."""
     wrong = []
     for sample in read_samples(daemon):
         found = {spec: set(scan(load, spec, sample.line)) for spec in sample.specs}
         him = {spec for spec, ips in found.items() if ips & ATTACKERS}
         holes = {spec for spec, ips in found.items() if ips - ATTACKERS}
-        if (him, holes) != (sample.him, sample.holes):
+        if him != sample.him or holes != sample.holes:
             wrong.append((sample.where, found))
     assert not wrong, "a hole is new, or a known one is gone"
 
 
-def test_the_holes_are_those_of_debian_s_filters():
+def test_the_holes_are_those_of_debian_s_filters() -> None:
     """None of our own filters has a known hole, in any mode."""
     samples = [sample for daemon in DAEMONS for sample in read_samples(daemon)]
     holes = {spec for sample in samples for spec in sample.holes | sample.holes_of_fail2ban}
     assert {spec.partition("[")[0] for spec in holes} == {"sshd", "dovecot", "exim", "postfix"}
 
 
-def test_fail2ban_has_the_known_holes_too(package, ask_fail2ban):
+def test_fail2ban_has_the_known_holes_too(package: Path, ask_fail2ban: Ask) -> None:
     """What is called a hole of a filter of Debian's is one in fail2ban as well: the filter's, not mcban's reading."""
     judged = 0
     for sample in (sample for daemon in DAEMONS for sample in read_samples(daemon)):
@@ -137,7 +142,7 @@ def test_fail2ban_has_the_known_holes_too(package, ask_fail2ban):
 
 
 @pytest.mark.parametrize("files", [[daemon] for daemon in DAEMONS] + [DAEMONS], ids="+".join)
-def test_many_jails_on_one_log_name_the_attacker_or_nobody(load, files):
+def test_many_jails_on_one_log_name_the_attacker_or_nobody(load: Load, files: list[str]) -> None:
     """Read by the engine's own way, with every filter's jail on the one log, no line names another but by its holes.
 
     The last run has the lines of all daemons in one log, and every filter reads them all.
@@ -157,7 +162,7 @@ def test_many_jails_on_one_log_name_the_attacker_or_nobody(load, files):
     assert theirs >= Counter(spec for sample in samples for spec in sample.him)
 
 
-def test_a_line_end_in_a_login_begins_no_line_of_the_journal(package):
+def test_a_line_end_in_a_login_begins_no_line_of_the_journal(package: Path) -> None:
     """The journal keeps line ends, and a login may hold them: what follows is no line of its own to any filter."""
     forged = [sample.line for sample in read_samples("sshd")] + [
         "2026-11-22T13:00:00.000000+00:00 mail sshd[1]: Failed password for root from 192.0.2.1 port 22 ssh2",
@@ -184,7 +189,7 @@ NAMES = ["192.0.2.1.example.net", "192.0.2.1-x.example.net", "192.0.2.12a.net", 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_host_name_that_begins_like_an_address_is_none(tmp_path, name):
+def test_a_host_name_that_begins_like_an_address_is_none(tmp_path: Path, name: str) -> None:
     """A reverse zone's name may begin with another's address: it bans nobody, whatever a rule lets follow."""
     (tmp_path / "x.conf").write_text("[Definition]\nfailregex = ^ login from <HOST>\n")
     one = load_filter("x", [tmp_path])
@@ -193,7 +198,7 @@ def test_a_host_name_that_begins_like_an_address_is_none(tmp_path, name):
 
 
 @pytest.mark.parametrize("behind", ["", ".", ":", ": no", ".4242", "-4242;x", ", x", "] x", "#53", "/24", "\tx"])
-def test_an_address_is_one_with_whatever_daemons_write_behind_it(tmp_path, behind):
+def test_an_address_is_one_with_whatever_daemons_write_behind_it(tmp_path: Path, behind: str) -> None:
     """Ports, ends of sentences and brackets behind an address make no name of it."""
     (tmp_path / "x.conf").write_text("[Definition]\nfailregex = ^ login from <HOST>\n")
     one = load_filter("x", [tmp_path])
@@ -215,19 +220,19 @@ SLICES = st.builds(
 TEXTS = st.lists(st.one_of(st.sampled_from(MARKS), SLICES), max_size=5).map("".join)
 
 
-def login_of_sshd(text):
+def login_of_sshd(text: str) -> str:
     """Cut at the colon, octal for what is not ASCII, as OpenSSH logs it; not the known hole of Debian's filter."""
     text = text.partition(":")[0].replace("\\", "\\\\")
     text = "".join(c if " " <= c <= "~" else "".join(f"\\{byte:03o}" for byte in c.encode()) for c in text)
     return text[:-1] + "f" if text.endswith(" on") else text
 
 
-def printable(text):
+def printable(text: str) -> str:
     """What postfix and dovecot make of control characters."""
     return "".join(c if c >= " " and c != "\x7f" else "?" for c in text)
 
 
-def login_of_dovecot(text):
+def login_of_dovecot(text: str) -> str:
     """A login with auth_username_chars emptied; not the known hole of Debian's filter."""
     return printable(text).replace("): ", ")")
 
@@ -284,7 +289,7 @@ TEMPLATES = {
 @pytest.mark.parametrize("daemon", TEMPLATES)
 @given(data=st.data())
 @settings(max_examples=40)
-def test_no_text_names_another_to_debian_s_filters(load, daemon, data):
+def test_no_text_names_another_to_debian_s_filters(load: Load, daemon: str, data: st.DataObject) -> None:
     """Logins, senders, HELOs and texts made of pieces of log lines never name anybody but who wrote them."""
     write, templates = TEMPLATES[daemon]
     template = data.draw(st.sampled_from(templates))
@@ -299,7 +304,7 @@ def test_no_text_names_another_to_debian_s_filters(load, daemon, data):
 @pytest.mark.parametrize("spec", read_samples("sshd")[-1].specs)
 @given(data=st.data())
 @settings(max_examples=40)
-def test_no_connection_pays_for_another_s(load, spec, data):
+def test_no_connection_pays_for_another_s(load: Load, spec: str, data: st.DataObject) -> None:
     """Connections that go on side by side, and later ones under the same process id: who logs in rightly is never
     counted, whatever others wrote into their logins before."""
     log = []

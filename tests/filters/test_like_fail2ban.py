@@ -1,6 +1,9 @@
 """mcban beside fail2ban itself, whose modules are asked: options come together alike, sessions are joined alike."""
 
+from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from mcban.errors import FilterError
 from mcban.filters import load_filter
 from mcban.filters.reader import read_definition
 from tests.fail2ban_package import FILTERS
+from tests.filters.conftest import Ask
 
 PARAMETERS = [
     {},
@@ -29,12 +33,12 @@ PARAMETERS = [
 ]
 
 
-def lines(text):
+def lines(text: str) -> list[str]:
     """The lines that say something."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def test_options_come_together_alike(package, ask_fail2ban):
+def test_options_come_together_alike(package: Path, ask_fail2ban: Ask) -> None:
     """With whatever parameters, a filter's expressions are those that fail2ban makes of the same files."""
     compared = 0
     for path in sorted((package / FILTERS).glob("*.conf")):
@@ -55,7 +59,7 @@ def test_options_come_together_alike(package, ask_fail2ban):
     assert compared > 4_000
 
 
-ODD = {
+ODD: dict[str, tuple[dict[str, str], list[dict[str, str]], list[str]]] = {
     "an option chosen by two others": (
         {
             "x.conf": "[Definition]\nmode = b\nlevel = 2\na-b-1 = ^ flat <HOST>$\na-b-2 = ^ deep <HOST>$\n"
@@ -221,7 +225,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("title", ODD)
-def test_odd_filters_are_read_alike(ask_fail2ban, tmp_path, title):
+def test_odd_filters_are_read_alike(ask_fail2ban: Ask, tmp_path: Path, title: str) -> None:
     """What a filter's author may write but seldom does means what it means to fail2ban."""
     files, choices, log = ODD[title]
     for name, text in files.items():
@@ -232,7 +236,7 @@ def test_odd_filters_are_read_alike(ask_fail2ban, tmp_path, title):
     matched = 0
     for parameters in choices:
         theirs = ask_fail2ban({"read": "x", "options": parameters, "folder": str(tmp_path)})
-        options = {"prefregex": None, "failregex": [], "ignoreregex": []}
+        options: dict[str, Any] = {"prefregex": None, "failregex": [], "ignoreregex": []}
         options |= {name: theirs[name] for name in ("failregex", "ignoreregex") if name in theirs}
         if "prefregex" in theirs:
             options["prefregex"] = "\n".join(theirs["prefregex"])
@@ -271,7 +275,7 @@ EVENTS = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def numbers():
+def numbers() -> Iterator[int]:
     """Names for filters."""
     return count()
 
@@ -282,7 +286,14 @@ def numbers():
     ignore=st.sampled_from([[], ["root$"]]),
     events=st.lists(st.tuples(st.integers(1, 3), EVENTS), max_size=40),
 )
-def test_sessions_are_joined_alike(ask_fail2ban, tmp_path_factory, numbers, rules, ignore, events):
+def test_sessions_are_joined_alike(
+    ask_fail2ban: Ask,
+    tmp_path_factory: pytest.TempPathFactory,
+    numbers: Iterator[int],
+    rules: list[str],
+    ignore: list[str],
+    events: list[tuple[int, str]],
+) -> None:
     """Which line of a session is a failure, whose, and by which login, is as fail2ban says.
 
     But for what is told in docs/filters.md, which these lines keep clear of.

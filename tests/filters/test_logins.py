@@ -44,7 +44,7 @@ OTHERS = {
 }  # fmt: skip
 
 
-def successes(name):
+def successes(name: str) -> Scanner:
     """What finds the logins of a filter."""
     one = load_filter(name, FOLDERS).of_successes()
     assert one is not None
@@ -52,7 +52,7 @@ def successes(name):
 
 
 @pytest.mark.parametrize("name", LOGINS)
-def test_logins_are_recognised(name):
+def test_logins_are_recognised(name: str) -> None:
     """Each line of a login that succeeded gives address and login; what is none, or only tells of one, gives none."""
     scanner = successes(name)
     for line, ip, user in LOGINS[name]:
@@ -63,7 +63,7 @@ def test_logins_are_recognised(name):
 
 
 @pytest.mark.parametrize("name", LOGINS)
-def test_a_login_that_succeeds_is_no_hit(name):
+def test_a_login_that_succeeds_is_no_hit(name: str) -> None:
     """The rules that ban see nothing in these lines."""
     block = "".join(line + "\n" for line, *_ in LOGINS[name]).encode()
     assert Scanner([load_filter(name, FOLDERS)]).scan(block, 1_790_000_000) == []
@@ -80,7 +80,7 @@ PIECES = [
     st.lists(st.sampled_from(PIECES), max_size=6).map("".join),
     st.lists(st.sampled_from(PIECES), max_size=6).map("".join),
 )
-def test_nobody_makes_another_a_customer(helo, subject, identifier):
+def test_nobody_makes_another_a_customer(helo: str, subject: str, identifier: str) -> None:
     """Whatever a client writes into HELO, subject and message id, with a login or without: the other never logged in,
     and who did not log in did not."""
     scanner = successes("mc-exim-filter")
@@ -90,7 +90,7 @@ def test_nobody_makes_another_a_customer(helo, subject, identifier):
         assert {match.ip for match in found} <= ({"192.0.2.66"} if login else set()), line
 
 
-def test_a_success_without_an_address_is_refused(tmp_path):
+def test_a_success_without_an_address_is_refused(tmp_path: Path) -> None:
     """A successregex that tells no address is a fault of the filter, by its number."""
     (tmp_path / "x.conf").write_text("[Definition]\nfailregex = ^ no <HOST>$\nsuccessregex = ^ yes$\n")
     with pytest.raises(FilterError, match="successregex 1 has no <ADDR>"):

@@ -1,13 +1,15 @@
 """Failures that take several lines: sessions by <F-MLFID>, and windows of maxlines lines."""
 
 import string
+from collections.abc import Callable
 from datetime import UTC
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcban.filters import Scanner, load_filter
+from mcban.filters import Filter, Match, Scanner, load_filter
 from mcban.filters.matcher import LONGEST_ID, MOST_SESSIONS, SESSION_SECONDS
 
 SESSIONS = r"""[Definition]
@@ -28,25 +30,28 @@ ignoreregex = 192\\.0\\.2\\.9
 """
 
 
+Load = Callable[[str], Filter]
+
+
 @pytest.fixture
-def load(tmp_path):
+def load(tmp_path: Path) -> Load:
     """Loads a filter of the given text."""
 
-    def load(text):
+    def load(text: str) -> Filter:
         (tmp_path / "x.conf").write_text(text)
         return load_filter("x", [tmp_path])
 
     return load
 
 
-def read(one, *lines):
+def read(one: Filter, *lines: str) -> list[tuple[int, str, str | None] | None]:
     """What the lines of one log give: for each None, or rule, address and login."""
     matcher = one.matcher()
     found = [matcher.match(line, one.rules) for line in lines]
-    return [match and (match.rule, match.ip, match.user) for match in found]
+    return [(match.rule, match.ip, match.user) if match else None for match in found]
 
 
-def test_the_line_that_fails_counts_with_the_address_of_its_session(load):
+def test_the_line_that_fails_counts_with_the_address_of_its_session(load: Load) -> None:
     """A failure without an address takes that of an earlier line with the same identifier, each time that it comes."""
     one = load(SESSIONS)
     assert one.stateful
@@ -69,7 +74,7 @@ def test_the_line_that_fails_counts_with_the_address_of_its_session(load):
     ]
 
 
-def test_a_failure_waits_for_its_address(load):
+def test_a_failure_waits_for_its_address(load: Load) -> None:
     """A failure that comes before the address counts with the line that tells it; once."""
     assert read(
         load(SESSIONS),
@@ -79,14 +84,14 @@ def test_a_failure_waits_for_its_address(load):
     ) == [None, (1, "192.0.2.1", None), None]
 
 
-def test_getting_in_makes_good_what_waited(load):
+def test_getting_in_makes_good_what_waited(load: Load) -> None:
     """<F-MLFGAINED>: a failure that still waits for its address is forgotten when the login succeeds."""
     assert read(
         load(SESSIONS), " app[1]: bad password", " app[1]: welcome", " app[1]: bye 192.0.2.1"
     ) == [None, None, None]  # fmt: skip
 
 
-def test_a_session_that_ended_tells_nothing(load):
+def test_a_session_that_ended_tells_nothing(load: Load) -> None:
     """<F-MLFFORGET>: whoever gets the same identifier next is somebody else; the line that ends it may still fail."""
     assert read(
         load(SESSIONS),
@@ -99,7 +104,7 @@ def test_a_session_that_ended_tells_nothing(load):
     ) == [None, None, None, None, (6, "192.0.2.2", None), None]
 
 
-def test_two_logins_in_one_session_are_a_failure(load):
+def test_two_logins_in_one_session_are_a_failure(load: Load) -> None:
     """Lines that are no failures by themselves are one as soon as a session tries a second login."""
     assert read(
         load(SESSIONS),
@@ -110,17 +115,17 @@ def test_two_logins_in_one_session_are_a_failure(load):
     ) == [None, None, None, (2, "192.0.2.1", "ann")]
 
 
-def test_an_ignored_line_tells_a_session_nothing(load):
+def test_an_ignored_line_tells_a_session_nothing(load: Load) -> None:
     """What an ignoreregex matches neither counts nor is remembered; it sees what the rules see."""
     one = load(SESSIONS)
     matcher = one.matcher()
     assert matcher.judge(" app[1]: connect from 192.0.2.1", one.rules).outcome == "context"
     verdict = matcher.judge(" app[1]: bad password for monitor", one.rules)
     assert (verdict.outcome, verdict.rule, verdict.ignored_by) == ("ignored", 3, 1)
-    assert matcher.match(" app[1]: bad password", one.rules).user is None
+    assert matcher.match(" app[1]: bad password", one.rules) == Match(3, "192.0.2.1", None)
 
 
-def test_a_session_ends_after_a_while(load):
+def test_a_session_ends_after_a_while(load: Load) -> None:
     """An identifier that was silent for ten minutes of the log is another session: process ids come again."""
     one = load(SESSIONS)
     matcher = one.matcher()
@@ -129,7 +134,7 @@ def test_a_session_ends_after_a_while(load):
     assert not matcher.match(" app[1]: bad password", one.rules, 1001 + 2 * SESSION_SECONDS)
 
 
-def test_a_flood_of_sessions_takes_no_memory(load):
+def test_a_flood_of_sessions_takes_no_memory(load: Load) -> None:
     """Only so many sessions are open; the one silent for longest is dropped, and endless identifiers are not kept."""
     one = load(SESSIONS)
     matcher = one.matcher()
@@ -144,7 +149,7 @@ def test_a_flood_of_sessions_takes_no_memory(load):
     assert matcher.match(f" app[{long}]: bad password from 192.0.2.4", one.rules)
 
 
-def test_a_name_is_told_and_bans_nobody(load):
+def test_a_name_is_told_and_bans_nobody(load: Load) -> None:
     """An offender that is a host name is recognised and told, and never looked up."""
     one = load(SESSIONS)
     matcher = one.matcher()
@@ -154,7 +159,7 @@ def test_a_name_is_told_and_bans_nobody(load):
     assert (explained.user, explained.rule) == ("joe", 3)
 
 
-def test_a_name_takes_the_place_of_an_address(load):
+def test_a_name_takes_the_place_of_an_address(load: Load) -> None:
     """A line that names another offender than the session had, even one that is no address, does not ban the first."""
     assert read(
         load(SESSIONS),
@@ -165,7 +170,7 @@ def test_a_name_takes_the_place_of_an_address(load):
     ) == [None, None, None, (3, "192.0.2.1", None)]
 
 
-def test_whoever_comes_next_under_an_identifier_tried_no_login_yet(load):
+def test_whoever_comes_next_under_an_identifier_tried_no_login_yet(load: Load) -> None:
     """A process id that comes again with another address does not make its new owner one who tries several logins."""
     assert read(
         load(SESSIONS),
@@ -177,7 +182,7 @@ def test_whoever_comes_next_under_an_identifier_tried_no_login_yet(load):
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["connect from {}", "bad password", "bye {}"]))))
-def test_sessions_never_mix(tmp_path_factory, lines):
+def test_sessions_never_mix(tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[str, str]]) -> None:
     """However the lines of sessions alternate, each gives what it gives alone, and nobody pays for another."""
     folder = tmp_path_factory.getbasetemp()
     (folder / "x.conf").write_text(SESSIONS)
@@ -191,7 +196,7 @@ def test_sessions_never_mix(tmp_path_factory, lines):
         assert {found[1] for found in alone if found} <= {ip}
 
 
-def test_a_rule_may_span_lines(load):
+def test_a_rule_may_span_lines(load: Load) -> None:
     """With maxlines an expression is matched with the last lines; those between the parts are left for others."""
     one = load(WINDOW)
     assert one.stateful
@@ -207,14 +212,14 @@ def test_a_rule_may_span_lines(load):
     ) == [None, None, (1, "192.0.2.1", "joe"), (1, "192.0.2.2", None), None, (2, "192.0.2.3", None)]
 
 
-def test_the_window_moves_on(load):
+def test_the_window_moves_on(load: Load) -> None:
     """A line that lies more than maxlines back is forgotten."""
     one = load(WINDOW)
     assert read(one, " 1 open 192.0.2.1", " x", " x", " 1 refused")[-1]
     assert not read(one, " 1 open 192.0.2.1", " x", " x", " x", " 1 refused")[-1]
 
 
-def test_an_ignored_failure_leaves_the_window(load):
+def test_an_ignored_failure_leaves_the_window(load: Load) -> None:
     """What an ignoreregex matches takes its lines with it, so that it does not come back with the next line."""
     one = load(WINDOW)
     matcher = one.matcher()
@@ -222,7 +227,7 @@ def test_an_ignored_failure_leaves_the_window(load):
     assert outcomes == ["missed", "ignored", "missed"]
 
 
-def test_a_failure_of_several_lines_has_a_moment(load):
+def test_a_failure_of_several_lines_has_a_moment(load: Load) -> None:
     """Its moment is that of the last of its lines that has a date."""
     one = load(WINDOW)
     matcher = one.matcher()
@@ -233,7 +238,7 @@ def test_a_failure_of_several_lines_has_a_moment(load):
 
 
 @given(st.lists(st.text(st.sampled_from(string.digits + " \t\x0b\x85abc"), max_size=6), max_size=20))
-def test_any_lines_may_stand_between(tmp_path_factory, noise):
+def test_any_lines_may_stand_between(tmp_path_factory: pytest.TempPathFactory, noise: list[str]) -> None:
     """Whatever stands between the lines of a failure neither stops the matcher nor is taken for a part of it."""
     folder = tmp_path_factory.getbasetemp()
     (folder / "window.conf").write_text(WINDOW.replace("maxlines = 4", "maxlines = 50"))
@@ -244,7 +249,7 @@ def test_any_lines_may_stand_between(tmp_path_factory, noise):
 
 @pytest.mark.parametrize("session", [False, True])
 @pytest.mark.parametrize("rules", [3, 4])
-def test_a_line_is_ignored_by_its_beginning_where_rules_are_many(load, session, rules):
+def test_a_line_is_ignored_by_its_beginning_where_rules_are_many(load: Load, session: bool, rules: int) -> None:
     """With three more rules than ignoreregex these see what the prefregex cuts away, line by line and in blocks."""
     identifier = r"<F-MLFID>\d+</F-MLFID>" if session else r"\d+"
     failregex = "\n  ".join(f"^bad{number} <HOST>$" for number in range(rules))

@@ -10,10 +10,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mcban.filters import Scanner, load_filter
+from mcban.filters import LineMatch, Scanner, load_filter
 
 FOLDERS = [Path(__file__).parents[2] / "etc" / "filter.d"]
 SAMPLES = Path(__file__).parent / "samples"
@@ -30,11 +31,11 @@ class Sample:
     number: int
     spec: str
     line: bytes
-    hit: dict | None
+    hit: dict[str, Any] | None
     near: int | None
 
 
-def read_samples(name):
+def read_samples(name: str) -> list[Sample]:
     """The samples of a file; fails on a line without an expectation."""
     spec, expected, samples = name, None, []
     for number, line in enumerate((SAMPLES / name).read_bytes().split(b"\n"), start=1):
@@ -52,16 +53,16 @@ def read_samples(name):
     return samples
 
 
-def found(match):
+def found(match: LineMatch) -> dict[str, object]:
     """A match as an expectation is written."""
     time = match.at and datetime.fromtimestamp(match.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"ip": match.ip, "user": match.user, "time": time, "rule": match.rule}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_filter_finds_what_the_daemons_write(name):
+def test_a_filter_finds_what_the_daemons_write(name: str) -> None:
     """Each captured line gives the address, login and time that stand above it, or none."""
-    scanners = {}
+    scanners: dict[str, Scanner] = {}
     wrong = []
     for sample in read_samples(name):
         scanner = scanners.setdefault(sample.spec, Scanner([load_filter(sample.spec, FOLDERS)], UTC))
@@ -72,7 +73,7 @@ def test_a_filter_finds_what_the_daemons_write(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_block_is_read_like_its_lines(name):
+def test_a_block_is_read_like_its_lines(name: str) -> None:
     """A whole block gives the hits of its lines, in their order."""
     samples = [sample for sample in read_samples(name) if sample.spec == name]
     block = b"".join(sample.line + b"\n" for sample in samples)
@@ -82,7 +83,7 @@ def test_a_block_is_read_like_its_lines(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_rule_has_a_line_that_it_takes_and_one_that_it_leaves(name):
+def test_every_rule_has_a_line_that_it_takes_and_one_that_it_leaves(name: str) -> None:
     """No rule is without a sample that it matches and a similar one that it must not match."""
     rules = {
         (sample.spec, rule.number) for sample in read_samples(name) for rule in load_filter(sample.spec, FOLDERS).rules
@@ -99,7 +100,7 @@ def test_every_rule_has_a_line_that_it_takes_and_one_that_it_leaves(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_attackers_text_names_nobody_else(name):
+def test_an_attackers_text_names_nobody_else(name: str) -> None:
     """At least twenty lines hold the address of another, written by the attacker; none makes the other the offender."""
     samples = [sample for sample in read_samples(name) if OTHER in sample.line]
     assert len(samples) >= 20
@@ -107,7 +108,7 @@ def test_an_attackers_text_names_nobody_else(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_both_families_are_recognised(name):
+def test_both_families_are_recognised(name: str) -> None:
     """IPv4 and IPv6 offenders are found alike."""
     hits = [sample.hit["ip"] for sample in read_samples(name) if sample.hit]
     assert any(":" in ip for ip in hits)

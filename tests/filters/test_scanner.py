@@ -3,6 +3,7 @@
 import re
 import time
 import warnings
+from collections.abc import Callable
 from datetime import UTC
 from pathlib import Path
 
@@ -10,23 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcban.filters import OVERLONG, LineMatch, Scanner, load_filter
+from mcban.filters import OVERLONG, Filter, LineMatch, Scanner, load_filter
 from mcban.filters.demands import needle_expression, needle_text, required_needles
 from mcban.filters.expression import Expression
 from mcban.filters.prefilter import make_finder, make_plain_finder
 from mcban.filters.scanner import _between_words
-from tests.filters.blocks import FINDERS, in_blocks, one_by_one
+from tests.filters.blocks import FINDERS, MakeFinder, in_blocks, one_by_one
 
 FOLDERS = [Path(__file__).parents[2] / "etc" / "filter.d"]
 NOW = 1_795_352_400  # 2026-11-22 13:00:00 UTC
 HIT = b"2026-11-22 13:00:00 failed x from 192.0.2.1\n"
 
 
+Load = Callable[..., Filter]
+
+
 @pytest.fixture
-def load(tmp_path):
+def load(tmp_path: Path) -> Load:
     """A function that loads a filter with the given rules."""
 
-    def load(*rules, **options):
+    def load(*rules: str, **options: object) -> Filter:
         more = "".join(f"{name} = {value}\n" for name, value in options.items())
         text = "[Definition]\nfailregex = " + "\n            ".join(rules) + "\n" + more
         (tmp_path / "x.conf").write_text(text.replace("%", "%%"))
@@ -36,12 +40,12 @@ def load(tmp_path):
 
 
 @pytest.fixture
-def failed(load):
+def failed(load: Load) -> Filter:
     """A filter for HIT."""
     return load("^ failed <F-USER>.*</F-USER> from <ADDR>$")
 
 
-def test_a_block_gives_its_hits_in_order(failed):
+def test_a_block_gives_its_hits_in_order(failed: Filter) -> None:
     """Each hit has the index of its line, of its filter, the moment, the address, the login and the rule."""
     block = b"2026-11-22 13:00:00 fine\n" + HIT + b"\n\n" + HIT.replace(b"0.2.1", b"0.2.2").replace(b":00 ", b":07 ")
     assert Scanner([failed], UTC).scan(block, NOW) == [
@@ -51,14 +55,14 @@ def test_a_block_gives_its_hits_in_order(failed):
     assert Scanner([failed], UTC).scan(b"", NOW) == []
 
 
-def test_all_filters_of_a_log_share_one_pass(failed, load):
+def test_all_filters_of_a_log_share_one_pass(failed: Filter, load: Load) -> None:
     """Every filter answers for itself, a line that two recognise gives two hits; the first rule of a filter counts."""
     other = load("^ never <HOST>$", "^ (?:failed|x) .* <HOST>$", "^ failed .* <HOST>$")
     matches = Scanner([failed, other, failed], UTC).scan(HIT, NOW)
     assert [(match.filter, match.rule, match.user) for match in matches] == [(0, 1, "x"), (1, 2, None), (2, 1, "x")]
 
 
-def test_bytes_that_are_no_text_do_no_harm(failed):
+def test_bytes_that_are_no_text_do_no_harm(failed: Filter) -> None:
     """Broken UTF-8, NUL bytes and carriage returns are matched like any other character, and never raise."""
     scanner = Scanner([failed], UTC)
     for user in (b"\xff\xfe", b"\0", b"a\rb", b"\xed\xa0\x80", "é\u2028".encode()):
@@ -69,13 +73,13 @@ def test_bytes_that_are_no_text_do_no_harm(failed):
     assert match.ip == "192.0.2.1"
 
 
-def test_an_address_that_is_none_is_no_hit(failed):
+def test_an_address_that_is_none_is_no_hit(failed: Filter) -> None:
     """What only looks like an address is not recognised, and the lines around it are."""
     block = HIT + HIT.replace(b"192.0.2.1", b"999.1.1.1") + HIT.replace(b"192.0.2.1", b"host.example.net") + HIT
     assert [match.line for match in Scanner([failed], UTC).scan(block, NOW)] == [0, 3]
 
 
-def test_an_overlong_line_is_counted_and_left_alone(failed):
+def test_an_overlong_line_is_counted_and_left_alone(failed: Filter) -> None:
     """A line of more than 128 KiB is not matched but counted; the longest allowed one is matched."""
     scanner = Scanner([failed], UTC)
     room = OVERLONG - len(HIT) + 1
@@ -87,7 +91,7 @@ def test_an_overlong_line_is_counted_and_left_alone(failed):
     assert scanner.overlong == 2
 
 
-def test_a_hit_without_a_date_is_counted(failed, load):
+def test_a_hit_without_a_date_is_counted(failed: Filter, load: Load) -> None:
     """A hit whose line has no date that can be read has no moment, and is counted."""
     scanner = Scanner([failed], UTC)
     (match,) = scanner.scan(b" failed x from 192.0.2.1\n", NOW)
@@ -98,7 +102,7 @@ def test_a_hit_without_a_date_is_counted(failed, load):
     assert scanner.dateless == 2
 
 
-def test_an_expression_of_which_nothing_is_certain_is_tried_everywhere(load):
+def test_an_expression_of_which_nothing_is_certain_is_tried_everywhere(load: Load) -> None:
     """A rule that demands no text of a line, or finds its date in its own way, misses nothing."""
     assert Scanner([load(r"^ \w+ <ADDR>$")], UTC).scan(b"2026-11-22 13:00:00 ab 192.0.2.1\n", NOW)
     own = load("^failed x from <ADDR>$", datepattern=r"on (%Y-%m-%d %H:%M:%S) ")
@@ -110,7 +114,7 @@ def test_an_expression_of_which_nothing_is_certain_is_tried_everywhere(load):
 
 
 @pytest.mark.parametrize("letter", ["i", "\u0131", "\u0130", "I", "k", "\u212a", "s", "\u017f"])
-def test_letters_without_case_are_python_s(load, letter):
+def test_letters_without_case_are_python_s(load: Load, letter: str) -> None:
     """Where a rule ignores case, characters that Python takes for i, k and s are found too."""
     one = load("(?i)^ aiks iks <ADDR>$")
     line = f"2026-11-22 13:00:00 aiks {letter}ks 192.0.2.1".replace(
@@ -138,7 +142,7 @@ RULES = [
     "refused <F-ID>\\S+</F-ID> <HOST>",
     "(?:abc|host)a?:? x <SUBNET>",
 ]
-OPTIONS = [
+OPTIONS: list[dict[str, object]] = [
     {},
     {"ignoreregex": "foo <HOST>|x$"},
     {"prefregex": "^ (?:failed|host:)<F-CONTENT>.+</F-CONTENT>$"},
@@ -169,7 +173,7 @@ HITS = [
 ]  # fmt: skip
 
 
-def insert(line, word, at):
+def insert(line: str, word: str, at: float) -> str:
     """A line with a word in the midst of it."""
     at = int(at * len(line))
     return line[:at] + word + line[at:]
@@ -187,12 +191,12 @@ DATES = ["2026-11-22 13:00:00", "Nov 22 13:00:00", "<34>1 2026-11-22T13:00:00Z",
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Filter]:
     """Filters of many kinds: each rule with options of each kind, and rules that want several lines."""
     folder = tmp_path_factory.mktemp("rules")
-    filters = []
+    filters: list[Filter] = []
 
-    def make(rule, options):
+    def make(rule: str, options: dict[str, object]) -> None:
         text = f"[Definition]\nfailregex = {rule}\n" + "".join(f"{name} = {value}\n" for name, value in options.items())
         (folder / f"r{len(filters)}.conf").write_text(text.replace("%", "%%"))
         filters.append(load_filter(f"r{len(filters)}", [folder]))
@@ -211,12 +215,14 @@ def made(tmp_path_factory):
 @pytest.mark.parametrize("finder", FINDERS)
 @given(lines=LINES, dates=st.lists(st.sampled_from(DATES), min_size=9, max_size=9), cut=st.integers(0, 9))
 @settings(max_examples=100)
-def test_a_block_gives_what_each_line_alone_would_give(made, finder, lines, dates, cut):
+def test_a_block_gives_what_each_line_alone_would_give(
+    made: list[Filter], finder: MakeFinder, lines: list[str], dates: list[str], cut: int
+) -> None:
     """Searching whole blocks first never changes the result: it is that of the expressions, line by line, whichever
     way the blocks are searched and wherever they end."""
-    lines = [(date + line).encode() for date, line in zip(dates, lines, strict=False)]
-    blocks = [b"".join(line + b"\n" for line in part) for part in (lines[:cut], lines[cut:])]
-    assert in_blocks(Scanner(made, UTC, finder), blocks, NOW) == one_by_one(made, lines, NOW, UTC)
+    dated = [(date + line).encode() for date, line in zip(dates, lines, strict=False)]
+    blocks = [b"".join(line + b"\n" for line in part) for part in (dated[:cut], dated[cut:])]
+    assert in_blocks(Scanner(made, UTC, finder), blocks, NOW) == one_by_one(made, dated, NOW, UTC)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +241,7 @@ def test_a_block_gives_what_each_line_alone_would_give(made, finder, lines, date
         ("é", None),
     ],
 )
-def test_only_certain_texts_are_demanded(pattern, texts):
+def test_only_certain_texts_are_demanded(pattern: str, texts: set[bytes] | None) -> None:
     """What a line must hold for an expression to match is said only where it is certain, whatever date is cut out."""
     needles = required_needles((Expression(pattern),), _between_words)
     assert (needles and set(map(needle_text, needles))) == texts
@@ -279,7 +285,7 @@ EXPRESSIONS = st.recursive(
 
 @given(EXPRESSIONS, st.booleans(), st.text("abckKsSé\u017f\u212a1 -.\ufffd", max_size=30))
 @settings(max_examples=150)
-def test_what_matches_holds_what_was_demanded(expression, folded, text):
+def test_what_matches_holds_what_was_demanded(expression: str, folded: bool, text: str) -> None:
     """Whatever an expression is made of, a text in which it matches holds one of the needles that it demands."""
     one = Expression(expression, re.IGNORECASE if folded else 0)
     demand = required_needles((one,), lambda _before, _following: False)
@@ -296,7 +302,7 @@ def test_what_matches_holds_what_was_demanded(expression, folded, text):
     st.text("ab1 \n", max_size=9),
 )
 @settings(max_examples=150)
-def test_an_anchored_expression_matches_at_the_beginning_or_nowhere(expression, anchor, text):
+def test_an_anchored_expression_matches_at_the_beginning_or_nowhere(expression: str, anchor: str, text: str) -> None:
     """Where `match` takes the place of `search`, both find the same."""
     pattern = re.compile(anchor + expression)
     found, bound = pattern.search(text), Expression(pattern.pattern).search(text)
@@ -310,7 +316,7 @@ DOUBTFUL = st.sampled_from(
 
 @given(st.lists(st.one_of(EXPRESSIONS, DOUBTFUL), max_size=4).map("".join))
 @settings(max_examples=150)
-def test_an_expression_is_refused_at_once_or_compiles(source):
+def test_an_expression_is_refused_at_once_or_compiles(source: str) -> None:
     """What Python does not take is said as a filter is loaded, though expressions are compiled when they are needed."""
     try:
         with warnings.catch_warnings():
@@ -326,13 +332,13 @@ def test_an_expression_is_refused_at_once_or_compiles(source):
     assert (dict(one.groupindex), one.flags) == (dict(pattern.groupindex), pattern.flags)
 
 
-def test_nesting_without_end_is_refused_as_a_filter_is_loaded():
+def test_nesting_without_end_is_refused_as_a_filter_is_loaded() -> None:
     """An expression too deep for Python's compiler does not wait with its refusal for a line that could match."""
     with pytest.raises((RecursionError, re.error)):
         Expression("(?:a" * 5000 + ")*" * 5000)
 
 
-def test_a_megabyte_is_scanned_at_once():
+def test_a_megabyte_is_scanned_at_once() -> None:
     """A block of a mebibyte of ordinary lines takes no noticeable time, let alone seconds."""
     line = b"2026-11-22 13:00:00 1tE0001-000001-01 <= a@example.org H=mail.example.org [192.0.2.7] P=esmtp S=1\n"
     scanner = Scanner([load_filter("mc-exim-filter", FOLDERS)], UTC)

@@ -6,11 +6,13 @@ Each of the matches here would take minutes or for ever; that the tests end is w
 import re
 import signal
 import threading
+from collections.abc import Callable
 from datetime import UTC
+from pathlib import Path
 
 import pytest
 
-from mcban.filters import Scanner, load_filter
+from mcban.filters import Filter, Scanner, load_filter
 from mcban.filters.watchdog import LIMIT, GaveUp, Watchdog
 
 NOW = 1_795_352_400  # 2026-11-22 13:00:00 UTC
@@ -37,11 +39,14 @@ EXPLODING = [
 ]
 
 
+Load = Callable[..., Filter]
+
+
 @pytest.fixture
-def load(tmp_path):
+def load(tmp_path: Path) -> Load:
     """A function that loads a filter of the given name, with a rule and options."""
 
-    def load(name, rule="^ failed from <ADDR>", **options):
+    def load(name: str, rule: str = "^ failed from <ADDR>", **options: object) -> Filter:
         more = "".join(f"{key} = {value}\n" for key, value in options.items())
         (tmp_path / f"{name}.conf").write_text(f"[Definition]\nfailregex = {rule}\n{more}".replace("%", "%%"))
         return load_filter(name, [tmp_path])
@@ -50,7 +55,7 @@ def load(tmp_path):
 
 
 @pytest.mark.parametrize(("expression", "text"), EXPLODING)
-def test_python_ends_any_match_that_its_timer_interrupts(expression, text):
+def test_python_ends_any_match_that_its_timer_interrupts(expression: str, text: str) -> None:
     """Nested and overlapping repeats, back references, look-around, possessive and atomic groups: all can be ended."""
     watchdog = Watchdog()
     with pytest.raises(GaveUp), watchdog:
@@ -70,7 +75,7 @@ def test_python_ends_any_match_that_its_timer_interrupts(expression, text):
         ("^ failed from <ADDR> <F-ID>x</F-ID>(?:a+)+$|(?:a+)+c", {}),
     ],
 )
-def test_a_line_that_explodes_is_given_up_and_counted(load, rule, options):
+def test_a_line_that_explodes_is_given_up_and_counted(load: Load, rule: str, options: dict[str, str]) -> None:
     """Whichever expression of a filter it is, the line is given up for this filter alone: others find their hits in
     the same line and in those around it, and no hit of theirs is lost."""
     bomb, other = load("bomb", rule, **options), load("other")
@@ -82,7 +87,7 @@ def test_a_line_that_explodes_is_given_up_and_counted(load, rule, options):
     assert scanner.gave_up.keys() == {1}
 
 
-def test_other_lines_of_a_filter_that_gave_up_are_matched(load):
+def test_other_lines_of_a_filter_that_gave_up_are_matched(load: Load) -> None:
     """One line that explodes costs that line: the filter's hits before and after it are found."""
     scanner = Scanner([load("bomb", "^ failed from <ADDR>(?: (?:a+)+)?$")], UTC)
     assert [match.line for match in scanner.scan(HIT + BOMB + HIT, NOW)] == [0, 2]
@@ -90,7 +95,7 @@ def test_other_lines_of_a_filter_that_gave_up_are_matched(load):
     assert [match.line for match in scanner.scan(HIT, NOW)] == [0]
 
 
-def test_a_flood_of_lines_that_explode_ends(load):
+def test_a_flood_of_lines_that_explode_ends(load: Load) -> None:
     """Thousands of such lines cost about as much as a few: the filter is passed over when it has spent its credit,
     and the others go on."""
     bomb, other = load("bomb", "^ failed from <ADDR> (?:a+)+$"), load("other")
@@ -100,7 +105,7 @@ def test_a_flood_of_lines_that_explode_ends(load):
     assert scanner.gave_up == {0: 5_000}
 
 
-def test_who_spent_his_credit_regains_it(monkeypatch, load):
+def test_who_spent_his_credit_regains_it(monkeypatch: pytest.MonkeyPatch, load: Load) -> None:
     """A filter that was passed over is asked again after a while."""
     clock = [0.0]
     monkeypatch.setattr("mcban.filters.watchdog.time.monotonic", lambda: clock[0])
@@ -112,7 +117,7 @@ def test_who_spent_his_credit_regains_it(monkeypatch, load):
     assert scanner.gave_up == {0: 201}
 
 
-def test_the_timer_and_the_handler_of_others_are_as_before(load):
+def test_the_timer_and_the_handler_of_others_are_as_before(load: Load) -> None:
     """While nothing is scanned, neither the signal nor its timer is ours."""
     seen = []
     before = signal.signal(signal.SIGVTALRM, lambda *_: seen.append(1))
@@ -130,7 +135,7 @@ def test_the_timer_and_the_handler_of_others_are_as_before(load):
         signal.signal(signal.SIGVTALRM, before)
 
 
-def test_in_another_thread_lines_are_matched_without_a_watch(load):
+def test_in_another_thread_lines_are_matched_without_a_watch(load: Load) -> None:
     """Signals are for Python's main thread alone: elsewhere the hits are found all the same."""
     found = []
     scanner = Scanner([load("other")], UTC)
@@ -140,7 +145,7 @@ def test_in_another_thread_lines_are_matched_without_a_watch(load):
     assert [match.ip for match in found] == ["192.0.2.1"]
 
 
-def test_a_match_is_given_time_in_which_nothing_else_runs():
+def test_a_match_is_given_time_in_which_nothing_else_runs() -> None:
     """Time in which the process does not run is not the match's: only CPU time counts."""
     watchdog = Watchdog()
     with watchdog:

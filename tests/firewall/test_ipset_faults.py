@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -149,9 +150,9 @@ def test_a_set_that_somebody_else_makes_at_the_same_moment_is_taken(
     firewall = IpsetFirewall()
     create = Sets.create
 
-    def create_late(sets: Sets, *arguments: int) -> None:
-        create(Sets(), *arguments)  # type: ignore[arg-type]
-        create(sets, *arguments)  # type: ignore[arg-type]
+    def create_late(sets: Sets, *arguments: Any) -> None:
+        create(Sets(), *arguments)
+        create(sets, *arguments)
 
     monkeypatch.setattr(Sets, "create", create_late)
     assert firewall.apply(Plan(("a",), {"a": {"192.0.2.1": FOREVER}}), now()) == []

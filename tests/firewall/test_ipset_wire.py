@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, inet_ntop
+from sys import byteorder
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mcban.core.model import FOREVER
 from mcban.firewall import ipset_wire as wire
+from mcban.firewall.netlink import NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLMSG_ERROR, attribute, attributes
 
 LISTING = bytes.fromhex(
     "ec0000000706020001000000f6d37dc202000000050001000600000006000200610000000d000300686173683a6e65740000000005000500"
@@ -33,11 +35,11 @@ def test_what_the_kernel_lists_is_read() -> None:
 def test_a_refusal_names_the_entry() -> None:
     """The kernel sends our request back with the line number of the entry that it did not take."""
     request = wire.change(wire.CMD_ADD, "a", AF_INET, ["192.0.2.1", "192.0.2.2"], [60, 0], 7)
-    at = request.index(wire.attribute(wire.ATTR_LINENO, bytes(4))) + 4
-    request = request[:at] + (1).to_bytes(4, wire.byteorder) + request[at + 4 :]
-    code = (-wire.ERR_HASH_FULL).to_bytes(4, wire.byteorder, signed=True)
-    header = (20 + len(request)).to_bytes(4, wire.byteorder) + wire.NLMSG_ERROR.to_bytes(2, wire.byteorder) + bytes(2)
-    (reply,) = wire.replies(header + (7).to_bytes(4, wire.byteorder) + bytes(4) + code + request)
+    at = request.index(attribute(wire.ATTR_LINENO, bytes(4))) + 4
+    request = request[:at] + (1).to_bytes(4, byteorder) + request[at + 4 :]
+    code = (-wire.ERR_HASH_FULL).to_bytes(4, byteorder, signed=True)
+    header = (20 + len(request)).to_bytes(4, byteorder) + NLMSG_ERROR.to_bytes(2, byteorder) + bytes(2)
+    (reply,) = wire.replies(header + (7).to_bytes(4, byteorder) + bytes(4) + code + request)
     assert (reply.sequence, reply.error, reply.line) == (7, wire.ERR_HASH_FULL, 1)
 
 
@@ -54,22 +56,22 @@ def test_bytes_that_make_no_sense_end_quietly(noise: bytes, cut: int) -> None:
     """A truncated or strange message is read as far as it goes."""
     for reply in wire.replies(LISTING[:cut]):
         list(wire.unpack(AF_INET, [reply.entries], 0))
-    with_header = (16 + len(noise)).to_bytes(4, wire.byteorder) + wire.NLMSG_ERROR.to_bytes(2, wire.byteorder)
+    with_header = (16 + len(noise)).to_bytes(4, byteorder) + NLMSG_ERROR.to_bytes(2, byteorder)
     list(wire.replies(with_header + bytes(10) + noise.ljust(4, b"\0")))
 
 
 def as_listed(message: bytes) -> bytes:
     """The entries of a message of ours, as the kernel would list them: without lines, the order not marked."""
-    *_, (low, high) = [(low, high) for kind, low, high in wire.attributes(message, 20, len(message)) if kind == 8]
+    *_, (low, high) = [(low, high) for kind, low, high in attributes(message, 20, len(message)) if kind == 8]
     block, out = message[low:high], b""
-    for _, start, end in wire.attributes(block, 0, len(block)):
-        fields = {kind: block[a:b] for kind, a, b in wire.attributes(block, start, end)}
+    for _, start, end in attributes(block, 0, len(block)):
+        fields = {kind: block[a:b] for kind, a, b in attributes(block, start, end)}
         address = fields[wire.ADT_IP]
-        body = wire.attribute(
-            wire.ADT_IP | wire.NLA_F_NESTED, wire.attribute(address[2] & 0x3F, address[4:])
-        ) + wire.attribute(wire.ADT_CIDR, fields[wire.ADT_CIDR])
-        body += wire.attribute(wire.ADT_TIMEOUT | wire.NLA_F_NET_BYTEORDER, fields[wire.ADT_TIMEOUT])
-        out += wire.attribute(wire.ATTR_DATA | wire.NLA_F_NESTED, body)
+        body = attribute(wire.ADT_IP | NLA_F_NESTED, attribute(address[2] & 0x3F, address[4:])) + attribute(
+            wire.ADT_CIDR, fields[wire.ADT_CIDR]
+        )
+        body += attribute(wire.ADT_TIMEOUT | NLA_F_NET_BYTEORDER, fields[wire.ADT_TIMEOUT])
+        out += attribute(wire.ATTR_DATA | NLA_F_NESTED, body)
     return out
 
 
@@ -80,13 +82,13 @@ def text(network: str) -> str:
 
 four = st.tuples(st.ip_addresses(v=4), st.integers(1, 32)).map(lambda pair: text(f"{pair[0]}/{pair[1]}"))
 six = st.tuples(st.integers(1 << 120, (1 << 128) - 1), st.integers(1, 128)).map(
-    lambda pair: wire.inet_ntop(AF_INET6, pair[0].to_bytes(16, "big")) if pair[1] == 128 else six_network(*pair)
+    lambda pair: inet_ntop(AF_INET6, pair[0].to_bytes(16, "big")) if pair[1] == 128 else six_network(*pair)
 )
 
 
 def six_network(number: int, prefix: int) -> str:
     kept = number >> (128 - prefix) << (128 - prefix)
-    return f"{wire.inet_ntop(AF_INET6, kept.to_bytes(16, 'big'))}/{prefix}"
+    return f"{inet_ntop(AF_INET6, kept.to_bytes(16, 'big'))}/{prefix}"
 
 
 @pytest.mark.parametrize(("family", "entry"), [(AF_INET, four), (AF_INET6, six)], ids=["IPv4", "IPv6"])

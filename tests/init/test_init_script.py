@@ -8,7 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import tempfile
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,14 @@ def test_restart_and_reload(service: Service) -> None:
     assert service.script("force-reload").returncode == 7
     assert service.script("status").returncode == 3
     first = service.start()
+
+    def reloaded(times: int) -> bool:
+        return service.said().count("reloaded") == times
+
     for action in ("reload", "force-reload"):
         before = service.said().count("reloaded")
         assert service.script(action).returncode == 0
-        until(lambda before=before: service.said().count("reloaded") == before + 1, action)  # type: ignore[misc]
+        until(partial(reloaded, before + 1), action)
     assert service.pid == first
     for action in ("restart", "try-restart"):
         before_pid = service.pid
@@ -273,12 +278,8 @@ def test_engine_started_by_hand(service: Service) -> None:
 
 def test_many_starts_at_once(service: Service) -> None:
     """Starts that race give one engine, which the pid file names."""
-    done: list[subprocess.CompletedProcess[str]] = []
-    threads = [threading.Thread(target=lambda: done.append(service.script("start"))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(service.script, ["start"] * 4))
     assert any(one.returncode == 0 for one in done), done
     status = service.script("status")
     assert status.returncode == 0
@@ -342,14 +343,12 @@ def test_restart_leaves_no_gap(wired: tuple[Service, Host, Host]) -> None:
     until(service.holds, "the ban")
     assert client.connect(server.ipv4, 25, source="198.51.100.7") == "accepted"
     seen: list[tuple[str, bool]] = []
-    while len(seen) < 10:
-        restarted: list[subprocess.CompletedProcess[str]] = []
-        thread = threading.Thread(target=lambda done=restarted: done.append(service.script("restart")))  # type: ignore[misc]
-        thread.start()
-        while thread.is_alive():
-            seen.append((client.connect(server.ipv4, 25, source="203.0.113.9"), service.holds()))
-        thread.join()
-        assert restarted[0].returncode == 0, restarted
+    with ThreadPoolExecutor() as threads:
+        while len(seen) < 10:
+            restarting = threads.submit(service.script, "restart")
+            while not restarting.done():
+                seen.append((client.connect(server.ipv4, 25, source="203.0.113.9"), service.holds()))
+            assert restarting.result().returncode == 0, restarting.result()
     assert set(seen) == {("refused", True)}
 
 

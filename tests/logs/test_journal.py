@@ -485,16 +485,17 @@ def test_files_and_journals_are_read_side_by_side(journald: Journald, tmp_path: 
     lines: dict[str, list[bytes]] = {str(log): [], name(journald): []}
     with closing(LogReader([str(log), name(journald)])) as reader:
 
-        def read() -> None:
+        def read() -> bool:
             reader.wait(1)
             for block in iter(reader.read, None):
                 assert reader.patterns_of(block.path) == {block.path}
                 lines[block.path] += block.data.splitlines()
+            return reader.at_end
 
-        until(lambda: read() or reader.at_end, "the end")
+        until(read, "the end")
         journald.send(MESSAGE="line 1", SYSLOG_IDENTIFIER="app")
         log.write_text("line 2\n")
-        until(lambda: read() or all(lines.values()), "both")
+        until(lambda: read() and all(lines.values()), "both")
         reader.set_patterns([str(log)])
         assert [status.path for status in reader.status()] == [str(log)]
     assert numbers(lines[name(journald)]) == [1]

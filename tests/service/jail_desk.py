@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mcban.service import upkeep
 from mcban.service.bans import Report
 from mcban.service.context import Context
@@ -9,9 +11,9 @@ from mcban.service.jail_changes import change
 from mcban.store.jails import JailRecord
 
 
-def made(name: str = "my-jail", **other: object) -> JailRecord:
+def made(name: str = "my-jail", **other: Any) -> JailRecord:
     """A custom jail."""
-    values = {
+    values: dict[str, Any] = {
         "name": name,
         "enabled": True,
         "maxretry": 3,
@@ -23,7 +25,7 @@ def made(name: str = "my-jail", **other: object) -> JailRecord:
         "logpath": "/var/log/my.log",
         "max_count": 0,
     }
-    return JailRecord(**{**values, **other})  # type: ignore[arg-type]
+    return JailRecord(**{**values, **other})
 
 
 def insert(context: Context, jail: JailRecord) -> None:

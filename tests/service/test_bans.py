@@ -28,10 +28,11 @@ from tests.service.desk import IP, NOON, TIERS, dump, execute, fail, held, in_fo
 DAY = 86_400
 
 
-def put(context: Context, name: str, *entries: str, **how: object) -> Report:
+def put(
+    context: Context, name: str, *entries: str, duration: int | None = None, force: bool = False, yes: bool = False
+) -> Report:
     """`mcban ban`, without force unless said."""
-    asked = {"duration": None, "force": False, "yes": False, **how}
-    return ban(context, name, entries, asked.pop("duration"), **asked)  # type: ignore[arg-type]
+    return ban(context, name, entries, duration, force=force, yes=yes)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,11 @@ def test_a_ban_that_is_unsafe_is_refused_and_changes_nothing(
     allow(context, "mc-exim", ["198.51.100.7"])
     before = dump(context)
     (parsed,) = parse_entries([entry])
-    for command in (lambda: put(context, "mc-exim", IP, parsed, **how), lambda: _black(context, parsed, how)):
+    commands: list[Callable[[], Report]] = [
+        lambda: put(context, "mc-exim", IP, parsed, **how),
+        lambda: _black(context, parsed, how),
+    ]
+    for command in commands:
         with pytest.raises(RefusedError, match=words.replace("mc-exim-1d", "mc-exim-(1d|bl)")) as caught:
             command()
         assert caught.value.exit_status == 3
@@ -239,7 +244,7 @@ def test_unban_forgets_hits_of_whom_no_jail_holds(context: Context) -> None:
 def test_an_unknown_jail_is_named_with_its_nearest(context: Context, name: str, words: str) -> None:
     """Exit status 2, and nothing changed."""
     before = dump(context)
-    commands = [
+    commands: list[Callable[[], Report]] = [
         lambda: put(context, name, IP),
         lambda: unban(context, name, [IP]),
         lambda: allow(context, name, [IP]),

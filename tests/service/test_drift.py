@@ -189,7 +189,7 @@ def test_a_ban_that_sql_spells_otherwise_is_no_stray(context: Context, spelling:
     assert set(firewall_of(context).entries["mc-exim-1y"]) == before
 
 
-def test_a_large_list_that_is_gone_costs_the_others_nothing(context: Context) -> None:
+def test_a_large_list_that_is_gone_costs_the_others_nothing(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a jail's list took to look at: once the jail is removed, the others have their turn as before."""
     ips = fill(context, 3)
     watch = watch_of(context)
@@ -197,7 +197,7 @@ def test_a_large_list_that_is_gone_costs_the_others_nothing(context: Context) ->
     watch._costs["mc-ssh-1d"] = 60.0
     execute(context, "DELETE FROM fail2ban_jail WHERE name LIKE 'mc-ssh%'")
     watch.synced(context, sync(context), 5.0)
-    firewall_of(context).turnover = _slowly(firewall_of(context).turnover)  # type: ignore[method-assign]
+    monkeypatch.setattr(firewall_of(context), "turnover", _slowly(firewall_of(context).turnover))
     assert watch.look(context, 10.0) == Outcome(Plan())
     firewall_of(context).entries["mc-exim-1y"].pop(ips[0])
     done = watch.look(context, 1_000.0)
@@ -373,10 +373,9 @@ def test_lifting_many_by_hand_is_what_was_asked_for(context: Context, make_conte
 def test_single_changes_are_enforced_without_a_full_look(context: Context) -> None:
     """`enforce` puts in what runs, and takes out what does not, whether it was there or not."""
     fill(context, 3)
-    world = sync(context).aim and compare(context).world
-    assert world is not None
+    assert sync(context).aim is not None
     gone = [("198.51.0.1", "mc-exim-1y"), ("198.51.0.200", "mc-exim-1y")]
-    enforce(context, world, [AddressRecord("203.0.113.5", "mc-ssh-1d", 1, True, until=FOREVER)], gone)
+    enforce(context, compare(context).world, [AddressRecord("203.0.113.5", "mc-ssh-1d", 1, True, until=FOREVER)], gone)
     assert set(firewall_of(context).entries["mc-exim-1y"]) == {"198.51.0.2", "198.51.0.3"}
     assert set(firewall_of(context).entries["mc-ssh-1d"]) == {"203.0.113.5"}
 

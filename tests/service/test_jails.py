@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
@@ -268,10 +269,10 @@ def test_escalate_beside_tiers_of_that_name_is_reported(context: Context) -> Non
     ],
 )
 def test_a_row_that_cannot_work_is_named_and_the_others_go_on(
-    context: Context, changed: dict[str, object], words: str
+    context: Context, changed: dict[str, Any], words: str
 ) -> None:
     """In the log and in status; the shipped jails ban as ever."""
-    jail = made(**changed)  # type: ignore[arg-type]
+    jail = made(**changed)
     insert(context, jail)
     found = {what: why for what, why in faults(context).items() if words in why}
     assert len(found) == 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -154,7 +155,7 @@ class Life:
 )
 @given(steps, st.booleans())
 def test_an_address_fares_as_the_specification_says_whatever_happens_to_it(
-    sqlite_template: Path, life: list[tuple[str, object]], banned_before: bool
+    sqlite_template: Path, life: list[tuple[str, Any]], banned_before: bool
 ) -> None:
     """Hits in batches, waiting, liftings by hand and by plain SQL, allowances: every ban and count is the model's."""
     with desk(sqlite_template) as (context, machine):
@@ -166,15 +167,16 @@ def test_an_address_fares_as_the_specification_says_whatever_happens_to_it(
                 execute(context, f"INSERT INTO fail2ban_ips (ip, jail, active, count) VALUES ({values})")
         for what, how in life:
             if what == "wait":
-                machine.now += how  # type: ignore[operator]
+                machine.now += how
             elif what == "upkeep":
                 upkeep.Purge().step(context, upkeep.take_over(context)[0])
             else:
-                {
+                does: dict[str, Callable[[Any], None]] = {
                     "hits": one.hits,
                     "unban": one.unban,
                     "plain unban": one.plain_unban,
                     "blacklist remove": lambda _: one.remove(),
                     "allow": one.allow,
-                }[what](how)  # type: ignore[arg-type]
+                }
+                does[what](how)
             one.check()

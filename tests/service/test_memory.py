@@ -148,11 +148,11 @@ def test_with_a_memory_and_without_all_is_the_same(
     """Hits in any order, bans that end, commands and plain SQL between them: the same bans, and in the end the same
     rows."""
 
-    def node(file: str) -> Context:
+    def node(file: Path) -> Context:
         config = Config(tmp_path, (), node="here", database_url=f"sqlite:///{file}")
         return Context(config, Database(config.database_url), MemoryFirewall(), machine.host())
 
-    files = [shutil.copy(sqlite_template, tmp_path / name) for name in ("one", "two")]
+    files = [Path(shutil.copy(sqlite_template, tmp_path / name)) for name in ("one", "two")]
     pairs = [(node(file), node(file)) for file in files]
     memories = (Memory(), None)
     chance = random.Random(seed)

@@ -104,8 +104,8 @@ def test_a_rewritten_spelling_does_not_take_its_address_out_of_the_kernel(contex
 
 def test_another_spelling_of_a_known_address_keeps_what_was_known(context: Context) -> None:
     """Its count goes on, an allowance stays, the later end holds."""
-    for address, columns in (("2001:db8::1", {"count": 2, "active": 0}), ("2001:db8::2", {"active": 0})):
-        insert(context, address, **columns)
+    insert(context, "2001:db8::1", count=2, active=0)
+    insert(context, "2001:db8::2", active=0)
     execute(context, "UPDATE fail2ban_ips SET whitelisted = 1 WHERE ip = '2001:db8::2'")
     insert(context, "2001:db8::3", until=sql_time(NOON + 9 * DAY), count=5)
     for address in ("2001:DB8::1", "2001:DB8::2", "2001:DB8::3"):

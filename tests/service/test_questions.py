@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -67,14 +68,15 @@ class Listener:
 
 def asker() -> str:
     """Class and method of the table that asks, or the function of the store."""
-    frame, found = sys._getframe(), "?"
+    frame: FrameType | None = sys._getframe()
+    found = "?"
     while frame is not None:
         code = frame.f_code
         if Path(code.co_filename).parent == Path(inspect.getfile(database)).parent and "<" not in code.co_name:
             found = code.co_qualname
             if found.split(".")[0] in {table.__name__ for table in TABLES} and not code.co_name.startswith("_"):
                 return found
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return found
 
 
@@ -112,7 +114,8 @@ def work(context: Context, machine: Machine, monkeypatch: pytest.MonkeyPatch) ->
     feed = context.database.glance(ChangeFeed)
     world, _ = upkeep.take_over(context)
     claim = Claim("owner", "token", ("192.0.2.1",), NOON)
-    context.database.write(lambda t: (t.nodes.claim("here", claim), t.nodes.claimed("here")))
+    context.database.write(lambda t: t.nodes.claim("here", claim))
+    context.database.read(lambda t: t.nodes.claimed("here"))
     upkeep.expire(context)
     watch = DriftWatch()
     watch.synced(context, sync(context), time.monotonic())
@@ -208,7 +211,7 @@ def test_every_question_is_answered_by_an_index_and_every_index_answers_one(
             for table in found:
                 scans[who].append((table, statement))
         indexes = {
-            index["name"]
+            str(index["name"])
             for table in GROWING
             for index in inspect_schema(connection).get_indexes(table)
             if not index["unique"]

@@ -109,7 +109,12 @@ def test_transactions_that_lock_each_other_out_are_done_again(any_database: str)
         if len(tries) == 1:
             other.execute(text("UPDATE mcban_total SET hits = hits WHERE jail_group = 'b'"))
             crossing = "UPDATE mcban_total SET hits = hits + 10 WHERE jail_group IN ('a', 'b')"
-            heavy = threading.Thread(target=lambda: (other.execute(text(crossing)), other.commit()))
+
+            def cross() -> None:
+                other.execute(text(crossing))
+                other.commit()
+
+            heavy = threading.Thread(target=cross)
             heavy.start()
             threads.append(heavy)
             until(lambda: waiting(database), "its waiting")

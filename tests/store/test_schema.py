@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from mcban.core.ladder import SHIPPED, generate
-from mcban.errors import ConfigError, DatabaseError, NoPermissionError, RefusedError
+from mcban.errors import ConfigError, DatabaseError, McbanError, NoPermissionError, RefusedError
 from mcban.shipped import shipped
 from mcban.store import schema
 from mcban.store.database import Database
@@ -204,12 +204,12 @@ def test_the_originals_insert_works_as_it_stands(request: pytest.FixtureRequest,
     ],
 )
 def test_a_database_that_cannot_be_used_is_one_line_without_its_password(
-    url: str, error: type[Exception], status: int
+    url: str, error: type[McbanError], status: int
 ) -> None:
     """69 for one that does not answer, 78 for a URL that is none."""
     with pytest.raises(error) as caught:
         schema.require(Database(url))
-    assert caught.value.exit_status == status  # type: ignore[attr-defined]
+    assert caught.value.exit_status == status
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 

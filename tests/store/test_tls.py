@@ -20,7 +20,7 @@ from mcban.store.access import Access
 from mcban.store.database import Database
 from tests import mariadb as mariadb_server
 from tests import postgres
-from tests.mariadb import Server
+from tests.conftest import require_mariadb
 from tests.postgres import PostgreSQL
 
 PASSWORD = "s3cret"
@@ -87,11 +87,14 @@ def free_port() -> int:
 def kind(request: pytest.FixtureRequest, certificates: Path) -> Iterator[Kind]:
     """A server of each kind, not started yet; its data is there."""
     with tempfile.TemporaryDirectory(prefix="mcban-") as folder:
-        made = {"mariadb": _mariadb, "postgresql": _postgresql}[request.param]
-        yield made(Path(folder), certificates, request.getfixturevalue(request.param))
+        if request.param == "mariadb":
+            require_mariadb()
+            yield _mariadb(Path(folder), certificates)
+        else:
+            yield _postgresql(Path(folder), certificates, request.getfixturevalue("postgresql"))
 
 
-def _mariadb(folder: Path, certificates: Path, _: Server) -> Kind:
+def _mariadb(folder: Path, certificates: Path) -> Kind:
     port = free_port()
     reach = ("--skip-networking=0", "--bind-address=127.0.0.1", f"--port={port}")
     tls = tuple(f"--ssl-{what}={certificates / f}" for what, f in _FILES.items())
