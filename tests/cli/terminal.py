@@ -11,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from unittest.mock import patch
 
@@ -74,14 +75,16 @@ class Terminal:
         """Run a command in this process, which saves it its start, whatever it returns."""
         out, err = (TextIOWrapper(BytesIO(), "utf-8", write_through=True) for _ in range(2))
         status = 0
-        keyboard = TextIOWrapper(BytesIO(stdin), "utf-8")
         with (
+            TemporaryFile() as typed,
             patch.dict(os.environ, self.env, clear=True),
-            patch("sys.stdin", keyboard),
+            patch("sys.stdin", TextIOWrapper(typed, "utf-8")),
             patch("mcban.cli.waiting.AFTER", PATIENCE),  # a loaded machine may let one wait
             redirect_stdout(out),
             redirect_stderr(err),
         ):
+            typed.write(stdin)
+            typed.seek(0)
             try:
                 main(list(arguments))
             except SystemExit as done:
