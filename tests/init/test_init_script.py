@@ -218,6 +218,40 @@ def test_someone_else_cannot_tell(service: Service) -> None:
     assert not gone(pid)
 
 
+def test_a_pid_file_that_may_not_be_read_tells_nothing() -> None:
+    """Where the state directory is open to all and the pid file is not, nobody is told that the engine died."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become someone else")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        script = shutil.copy(SCRIPT, folder)
+        (folder / "pid").write_text("1\n")
+        (folder / "pid").chmod(0o600)
+        for action in ("status", "stop", "reload", "start"):
+            done = subprocess.run(
+                ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", script, action],
+                env={"PATH": os.environ["PATH"], "MCBAN_DEFAULTS": "/dev/null", "MCBAN_DAEMON": "/bin/true"}
+                | {"MCBAN_PIDFILE": f"{folder}/pid", "MCBAN_LOG": f"{folder}/log", "MCBAN_STATE_DIR": name},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stdout) == (4, ""), action
+            assert "run as root" in done.stderr
+
+
+def test_who_was_killed_this_instant_does_not_run(service: Service) -> None:
+    """`kill -9` and `start` in one line: a process that is about to be gone is no reason not to start."""
+    service.start()
+    for _ in range(3):
+        killed = service.pid
+        os.kill(killed, signal.SIGKILL)
+        assert service.script("start").returncode == 0
+        assert service.pid != killed
+        assert service.script("status").returncode == 0
+
+
 @pytest.mark.parametrize("action", ["start", "stop", "restart", "reload"])
 def test_a_stranger_is_never_signalled(service: Service, action: str) -> None:
     """A pid file that is left over may name anybody by now: status says so, and whatever is done, he lives on."""
