@@ -130,7 +130,7 @@ def find_date(line: str, forms: tuple[DateForm, ...]) -> FoundDate | None:
         if found is None:
             continue
         start, end = found.span(1)
-        if best is None or start < best.start:
+        if best is None or (start < best.start and form.source != "()"):  # {NONE} is for lines without a date
             # The group of a pattern's other branch is at -1: then nothing is cut out.
             best = FoundDate(max(start, 0), max(end, 0), form, found)
         if not form.anywhere:

@@ -18,7 +18,7 @@ DEEPEST_INCLUDE = 10
 MOST_SUBSTITUTIONS = 5_000
 LONGEST_VALUE = 1 << 20
 _INTERPOLATION = re.compile(r"%(?:%|\(([^()]+)\)s|)")
-_KNOWN = re.compile(r"%\(known/([^()]+)\)s", re.IGNORECASE)
+_KNOWN = re.compile(r"%\(known/([^()]+)\)s|<known/([\w.-]+)>", re.IGNORECASE)
 _TAG = re.compile(r"(?<!\?P)<(\w[\w.-]*(?:/[\w.-]+)?(?:\?[\w.=-]+)?)>")
 _TAG_HEAD = re.compile(r"<(\w[\w./-]*)\Z")
 _OF_FORMAT = re.compile(r"HOST|ADDR|IP[46]|CIDR|DNS|SUBNET|SKIPLINES|F-[A-Z0-9_]+")
@@ -126,7 +126,7 @@ def _merge_file(
         known = dict(target)
 
         def recall(found: re.Match[str], known: Mapping[str, str] = known) -> str:
-            return known.get(found[1].lower(), found[0])
+            return known.get((found[1] or found[2]).lower(), found[0])
 
         for key, value in parser[section].items():
             # What files before this one said is put in now: each layer may extend the one before it.
@@ -243,7 +243,9 @@ class _Resolver:
                 name, (real for real in self.sections if real.lower() in map(str.lower, places)), ""
             ):
                 return found
-        return self.find(name, _Place())
+        found = self.find(name, _Place())
+        # `%(known/name)s` of nothing is nothing; a tag of nothing is refused, as others are.
+        return None if found == ("", _Place()) else found
 
     def who_defines(self, key: str) -> str:
         """For a message: which file beside the filter has an option that the filter lacks, or how else to give it."""

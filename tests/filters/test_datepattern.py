@@ -130,6 +130,10 @@ def read(pattern: str, line: str, now: int = NOW, zone: tzinfo = UTC) -> tuple[s
         # several lines, in turn
         ("^at %Y\n{^LN-BEG}", "at 2026", "at 2026", "2026-01-01T00:00:00"),
         ("^at %Y\n  {^LN-BEG}", "Nov 22 13:00:00", "Nov 22 13:00:00", "2026-11-22T13:00:00"),
+        ("%d/%b/%Y\n{NONE}", "[22/Nov/2026] x", "22/Nov/2026", "2026-11-22T00:00:00"),
+        ("{DATE}\n{NONE}", "x Nov 22 13:00:00", "Nov 22 13:00:00", "2026-11-22T13:00:00"),
+        ("%d/%b/%Y\n{NONE}", "[22/11/2026] x", "", None),
+        ("{NONE}\n^%d/%b/%Y", "22/Nov/2026 x", "", None),
         ("^%Y x\n^y ()**\n{^LN-BEG}", "y 2026-11-22 13:00:00", "", None),
     ],
 )

@@ -155,6 +155,19 @@ def test_every_layer_may_extend_the_one_below(folder: Write) -> None:
     assert [rule.text for rule in extended.rules] == [own[0], "^ app-x abc <HOST>$", own[2], "^ row <HOST>$"]
 
 
+def test_a_tag_brings_the_former_value_back_too(folder: Write) -> None:
+    """`<known/name>` is what the file before said, as `%(known/name)s` is; without a former value it is refused."""
+    a = folder("x.conf", "[Definition]\nword = a\nignoreregex =\nfailregex = ^ <word> <HOST>$\n")
+    folder("x.local", "[Definition]\nword = (?:<known/word>|b)\nfailregex = <known/failregex>\n  ^ local <HOST>$\n")
+    assert [rule.text for rule in load_filter("x", [a]).rules] == ["^ (?:a|b) <HOST>$", "^ local <HOST>$"]
+    (rule,) = load_filter('x[ignoreregex="<known/ignoreregex>^ b"]', [a]).ignore
+    assert rule.text == "^ b"
+    folder("y.conf", "[Definition]\nword = a\nfailregex = ^ <word> <HOST>$\n")
+    folder("y.local", "[Definition]\nword = (?:<known/wrod>|b)\n")
+    with pytest.raises(FilterError, match="<known/wrod> is neither known nor an option"):
+        load_filter("y", [a])
+
+
 def test_names_are_looked_up_where_their_value_stands(folder: Write) -> None:
     """A value of another section sees that section's options first, then those of the filter."""
     a = folder(
