@@ -7,7 +7,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,15 +14,15 @@ from mcban.core.allowlist import AllowList
 from mcban.core.duration import about
 from mcban.core.model import FOREVER, Ban, Hit, Position
 from mcban.core.plan import Plan
+from mcban.daemon.damage import Damage
 from mcban.daemon.lookout import Lookout
 from mcban.errors import DatabaseError, DataError, McbanError
-from mcban.firewall.base import IncompleteError
 from mcban.logs import LogStatus
 from mcban.service.context import Context, World
 from mcban.service.known import Known, ask, known_by
 from mcban.service.local_copy import Copied, LocalCopy, age_of, read_copy
 from mcban.service.sources import Intake, find_sources
-from mcban.service.sync import Outcome, restore
+from mcban.service.sync import Outcome, UnfinishedError, restore
 from mcban.service.world import allowed_here
 
 log = logging.getLogger("mcban")
@@ -85,6 +84,7 @@ class Bridge:
         """What the engine was started from, until SQL was met."""
         config, database = context.config, context.database
         self._database = " ".join(sorted(database.nodes))
+        self._damage = Damage(context)
         self._copy = LocalCopy(config.state_dir, self._database)
         # An embedded database is a file of this machine itself: where it cannot be read, a copy beside it cannot.
         self._copies = config.local_copy and database.sqlite_file is None
@@ -92,18 +92,10 @@ class Bridge:
     # While SQL is there
 
     def synced(self, world: World, outcome: Outcome) -> None:
-        """A full sync was made."""
-        if outcome.aim is None:
-            self.learn(lost=True)
-        else:
+        """A full sync was made, of all that the kernel takes. A database that lost what the kernel holds is nothing to
+        go by, unless nothing else is known, and no copy is made of it. Raises what the database raises then."""
+        if outcome.aim is not None:
             self._know(known_by(world, outcome.aim))
-
-    def learn(self, *, lost: bool = False) -> None:
-        """The kernel does not take all that SQL says: find that out without it. A database that `lost` what the kernel
-        holds is nothing to go by, unless nothing else is known, and no copy is made of it. Raises what the database
-        raises."""
-        if not lost:
-            self._know(ask(self._context))
         elif self.known is None:
             self.known, self._lost = ask(self._context), True
 
@@ -121,6 +113,8 @@ class Bridge:
         if self.known is not None:
             self.known.note(outcome.plan)
             self._copy.note(outcome.plan)
+        if self._lookout is not None and (self._behind or self.watching):
+            self._lookout.note(outcome.plan)
         gone = {entry for entries in outcome.plan.remove.values() for entry in entries}
         if gone:  # what they did is not held against them any more
             left = ([hit for hit in counted.unpack() if hit.ip not in gone] for counted in self._counted)
@@ -227,9 +221,16 @@ class Bridge:
         glance = self._context.firewall.glance(list(aim.wanted.entries))
         if glance.whole and all(glance.counts.get(jail, 0) for jail, ends in aim.wanted.entries.items() if ends):
             return NOTHING
-        done = restore(self._context, aim)
-        for line in (*done.missing, *done.exchanged):
+        unfinished = None
+        try:
+            done = restore(self._context, aim)
+        except UnfinishedError as error:
+            unfinished, done = error, error.outcome
+        mended = self._damage.mended(self.known.world, done, whole=unfinished is None)
+        for line in (*mended, *done.exchanged):
             log.warning("mended while the database is away: %s", line)
+        if unfinished is not None:
+            raise unfinished
         return done
 
     def start(self, error: McbanError, *, readable: bool) -> World:
@@ -253,9 +254,11 @@ class Bridge:
         self._drop_allowed(self.known)
         self.outage = Outage(str(error), context.now)
         log.error("%s; started without it: %s", error, said)
-        with suppress(IncompleteError):  # all else is in force; what is not is told by the first look for what is gone
-            count = restore(context, self.known.aim(context)).plan.additions
-            log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
+        try:
+            done = restore(context, self.known.aim(context))
+        except UnfinishedError as unfinished:  # what is not in force is told by the first look for what is gone
+            done = unfinished.outcome
+        tell_restored(context, done)
         return self.known.world
 
     def _read_copy(self, error: McbanError) -> Copied | None:
@@ -297,6 +300,13 @@ class Bridge:
         """The end."""
         if self._lookout is not None:
             self._lookout.close()
+
+
+def tell_restored(context: Context, outcome: Outcome) -> None:
+    """What the kernel has since the engine started."""
+    count = outcome.done.additions
+    if count and context.firewall.enforces:
+        log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
 
 
 def describe(ban: Ban, now: int) -> str:

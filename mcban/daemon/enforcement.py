@@ -7,16 +7,18 @@ import time
 from collections.abc import Mapping, Sequence
 
 from mcban.core.plan import Rule
-from mcban.daemon.bridge import Bridge
+from mcban.daemon.bridge import Bridge, tell_restored
+from mcban.daemon.damage import Damage
 from mcban.daemon.troubles import Troubles
 from mcban.errors import DatabaseError, McbanError, RefusedError
-from mcban.firewall.base import IncompleteError, Refusal
+from mcban.firewall.base import Refusal
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed, Followed, News, look_up
 from mcban.service.context import Context, Fault, World
 from mcban.service.drift import DriftWatch
 from mcban.service.sources import Source, find_sources
-from mcban.service.sync import Outcome, UndecidedError, enforce, sync
+from mcban.service.sync import Outcome, UnfinishedError, enforce, sync
+from mcban.store.addresses import AddressRecord
 
 log = logging.getLogger("mcban")
 
@@ -34,7 +36,7 @@ class Enforcement:
 
     def __init__(self, context: Context, bridge: Bridge, troubles: Troubles) -> None:
         self._context, self._bridge, self._troubles = context, bridge, troubles
-        self._drift = DriftWatch()
+        self._drift, self._damage = DriftWatch(), Damage(context)
         self._owed = False
         self._rules: Mapping[str, Rule] = {}
         self._rules_at = 0.0
@@ -95,11 +97,18 @@ class Enforcement:
         if found is None:
             self.mend()
             return
+        rows = [row for row in found.rows if not self._was_banned_anew(row)]
         try:
-            self.note(enforce(self._context, self.world, found.rows, found.gone))
+            self.note(enforce(self._context, self.world, rows, found.gone))
         except McbanError:
             self.doubt()
             raise
+
+    def _was_banned_anew(self, row: AddressRecord) -> bool:
+        """Whether the ban of a row has ended by its time, and there is one that SQL does not know of yet."""
+        ended = not row.active or (row.until is not None and row.until <= self._context.now)
+        by_time = ended and row.lifted_after is None and not row.whitelisted
+        return by_time and row.ip in self._bridge.spared().get(row.jail, ())
 
     def sources(self) -> list[Source]:
         """What the jails want to have read; those that cannot are told, and are in `passed_over`."""
@@ -129,34 +138,36 @@ class Enforcement:
     def mend(self, *, first: bool = False, drifted: bool = False) -> None:
         """A full sync. Where it follows from drift alone, a ban that the kernel lacks is one that somebody took out.
 
-        Raises RefusedError when bans are left that somebody must decide about, and what firewall and database raise.
+        Raises RefusedError when bans are left that somebody must decide about, UnfinishedError when the kernel took all
+        but a part, and what firewall and database raise.
         """
         if drifted:
             self._drift.doubt()
         else:
             self.doubt()
+        unfinished = None
         try:
             outcome = sync(self._context, spare=self._bridge.spared)
-        except IncompleteError as error:
-            self._troubles.forget_refusals(but=error.refused)
-            self._bridge.learn(lost=isinstance(error, UndecidedError))  # the rest is in force
-            raise
+        except UnfinishedError as error:
+            unfinished, outcome = error, error.outcome  # all the rest is in force, and what was owed is done
         self._troubles.forget_refusals(but=outcome.refusals)
         self.note(outcome)
-        self._drift.synced(self._context, outcome, time.monotonic())
+        if unfinished is None:
+            self._drift.synced(self._context, outcome, time.monotonic())
         self._owed = False
         if self._bridge.spared():
             self.doubt()
+        mended = self._damage.mended(self.world, outcome, whole=unfinished is None)
         self._bridge.synced(self.world, outcome)
         self._tell_absent(outcome.absent)
         if first:
             self._rules = outcome.rules
+            tell_restored(self._context, outcome)
         elif self._settled(outcome):
-            for line in (*outcome.missing, *(outcome.exchanged if drifted else ())):
+            for line in (*mended, *(outcome.exchanged if drifted else ())):
                 log.warning("mended: %s", line)
-        if first and outcome.plan.additions and self._context.firewall.enforces:
-            count = outcome.plan.additions
-            log.info("put %d ban%s into the kernel", count, "" if count == 1 else "s")
+        if unfinished is not None:
+            raise unfinished
         if outcome.withheld:
             raise RefusedError(outcome.withheld)
 

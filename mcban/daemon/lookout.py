@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 
 from mcban.core.model import Ban, Hit, Position
+from mcban.core.plan import Plan
 from mcban.logs import LogReader, LogStatus
 from mcban.service.context import Context
 from mcban.service.known import Known
@@ -88,6 +89,13 @@ class Lookout:
         """Return when something happened to a log, or after `timeout` seconds."""
         if self._reader is not None:
             self._reader.wait(timeout)
+
+    def note(self, plan: Plan) -> None:
+        """SQL, which is back or only slow, says that these bans came, or went."""
+        self._judgement.note(plan)
+        self._bans, self._left = (
+            [ban for ban in bans if ban.ip not in plan.remove.get(ban.jail, ())] for bans in (self._bans, self._left)
+        )
 
     def aim(self) -> Aim:
         """What the kernel should hold by now."""

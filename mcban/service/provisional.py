@@ -15,7 +15,7 @@ from dataclasses import replace
 from mcban.core.allowlist import AllowList
 from mcban.core.escalation import Allowed, Record, Standing, counted_for, judge, nobody, seen_from
 from mcban.core.model import Ban, Group, Hit
-from mcban.core.plan import Wanted
+from mcban.core.plan import Plan, Wanted
 from mcban.service.context import Context, World
 from mcban.service.known import Known
 from mcban.service.sync import Aim, Outcome, enforce, wanted_rules
@@ -74,6 +74,24 @@ class Provisional:
             for entry in [entry for entry, end in ends.items() if end <= now]:
                 del ends[entry]
         self._most = max(ENDED, 2 * sum(map(len, self.bans.values())))
+
+    def note(self, plan: Plan) -> None:
+        """SQL says that these bans came, or went: what is provisional of them is so no more, and of whom it let in
+        nothing is remembered."""
+        jails = self._known.world.book.jails
+        for name, ends in plan.add.items():
+            self._ends.get(name, {}).update(ends)
+            for entry, end in ends.items():
+                self.bans.get(name, {}).pop(entry, None)
+                record = self._records.get((jails[name].group, entry)) if name in jails else None
+                if record is not None:
+                    record.standings[name] = Standing(until=end)
+        for name, entries in plan.remove.items():
+            for entry in entries:
+                self._ends.get(name, {}).pop(entry, None)
+                self.bans.get(name, {}).pop(entry, None)
+                if name in jails:
+                    self._records.pop((jails[name].group, entry), None)
 
     def aim(self) -> Aim:
         """All that the kernel should hold by now."""

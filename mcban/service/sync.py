@@ -48,8 +48,13 @@ class Outcome:
         return replace(self.plan, add={jail: ends for jail, ends in add.items() if ends})
 
 
-class UndecidedError(IncompleteError):
-    """A part of a sync failed, and bans are left, of which SQL knows nothing, that somebody must decide about."""
+class UnfinishedError(IncompleteError):
+    """A part of a sync failed; `outcome` is that of all the rest. Where bans are left besides that somebody must decide
+    about, its `withheld` says so, and the error's own words, too."""
+
+    def __init__(self, error: IncompleteError, outcome: Outcome) -> None:
+        super().__init__(f"{error}; {outcome.withheld}" if outcome.withheld else str(error), error.refused)
+        self.outcome = outcome
 
 
 def end_of(record: AddressRecord, jail: Jail, now: int) -> int:
@@ -191,7 +196,7 @@ def sync(
     spare: Callable[[], Mapping[str, Collection[str]]] = dict,
 ) -> Outcome:
     """Bring the kernel to SQL, for the groups `names` or for all. Raises NoPermissionError, FirewallError:
-    UndecidedError where a part failed and another is `withheld`.
+    UnfinishedError where a part failed and all the rest was done.
 
     When more than half of over MANY entries would be lifted of which SQL has no row at all, the database came back
     empty, or is another one: then, unless forced, these stay, all else is done, and `withheld` of the outcome says so.
@@ -203,22 +208,15 @@ def sync(
     if spared := spare():
         found = replace(found, plan=_sparing(found, spared))
     todo, withheld = (found.plan, "") if force else guard(context, found, meant)
-    try:
-        refusals = _apply(context, todo)
-    except IncompleteError as error:
-        if not withheld:
-            raise
-        raise UndecidedError(f"{error}; {withheld}", error.refused) from error
-    return Outcome(
+    outcome = Outcome(
         plan=todo,
         missing=found.actual.missed(found.aim.wanted),
-        exchanged=_exchanged(found.actual, todo, refusals, context.now),
-        refusals=refusals,
         aim=None if withheld else found.aim,
         withheld=withheld,
         rules=found.aim.wanted.rules,
         absent=found.actual.absent,
     )
+    return _bring_about(context, found.actual, outcome)
 
 
 def _sparing(found: Comparison, spare: Mapping[str, Collection[str]]) -> Plan:
@@ -230,13 +228,27 @@ def _sparing(found: Comparison, spare: Mapping[str, Collection[str]]) -> Plan:
 
 
 def restore(context: Context, aim: Aim) -> Outcome:
-    """Put back what the kernel should hold by an earlier aim, and lift nothing: for while SQL cannot be asked."""
+    """Put back what the kernel should hold by an earlier aim, and lift nothing: for while SQL cannot be asked.
+    Raises as `sync` does."""
     actual = _read(context, list(aim.wanted.entries))
     full = plan(aim.wanted, actual, context.now, context.firewall.longest)
     todo = Plan(create=full.create, add=full.add, rules=full.rules)
-    refusals = _apply(context, todo)
-    exchanged = _exchanged(actual, todo, refusals, context.now)
-    return Outcome(todo, actual.missed(aim.wanted), exchanged, refusals)
+    return _bring_about(context, actual, Outcome(todo, actual.missed(aim.wanted)))
+
+
+def _bring_about(context: Context, actual: Actual, outcome: Outcome) -> Outcome:
+    """Carry the plan of `outcome` out, which is completed. Raises what the firewall raises, UnfinishedError where a
+    part failed."""
+    unfinished = None
+    try:
+        refusals = _apply(context, outcome.plan)
+    except IncompleteError as error:
+        unfinished, refusals = error, error.refused
+    exchanged = _exchanged(actual, outcome.plan, refusals, context.now)
+    outcome = replace(outcome, exchanged=exchanged, refusals=refusals)
+    if unfinished is not None:
+        raise UnfinishedError(unfinished, outcome) from unfinished
+    return outcome
 
 
 def _exchanged(actual: Actual, todo: Plan, refusals: Iterable[Refusal], now: int) -> tuple[str, ...]:

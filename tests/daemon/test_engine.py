@@ -187,7 +187,7 @@ def test_what_the_kernel_keeps_refusing_is_tried_less_and_less_often(
         for last in range(8):
             bans.ban(another, "mc-exim-1d", [f"203.0.113.{8 * number + last + 1}"], None, force=False, yes=False)
             engine._guarded(engine._poll)
-    assert firewall.reads == 1 + 7
+    assert 1 + 7 <= firewall.reads <= 1 + 7 + 2  # these are for what was found missing, and could not be mended
     assert all(after > before for before, after in pairwise(pauses[:4])) and pauses[-1] >= 5
     assert {f"203.0.113.{n}" for n in range(1, 57)} <= set(host.run("ipset", "list", "mc-exim-1d").split())
     said = look(context.config.state_dir).said
@@ -241,6 +241,44 @@ def test_a_jail_that_the_kernel_does_not_take_keeps_no_other_from_being_in_force
     assert "-j mcban" in host.run("iptables", "-S", "INPUT")
     assert caplog.text.count("set mc-ssh-1d is there, but not as mcban makes it") == 1
     assert len(look(context.config.state_dir).said["troubles"]) == 1
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_what_was_mended_is_told_also_while_the_kernel_refuses_a_jail(
+    context: Context, host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody takes a ban and the rules away: one line for each that is there again, with and without SQL; none for
+    what belongs to the jail whose list is somebody else's."""
+    host.run("ipset", "create", "mc-exim-1d", "hash:ip,port")
+    bans.ban(context, "mc-webauth-1d", [IP], None, force=False, yes=False)
+    engine = Engine(replace(context, firewall=IpsetFirewall()), Presence(context.config.state_dir), Signals())
+    engine.start()
+
+    def told(action: Callable[[], object], *, asks: bool = True) -> list[str]:
+        for _ in range(3):
+            engine._guarded(action, asks=asks)
+        lines = [line for line in caplog.messages if line.startswith("mended")]
+        caplog.clear()
+        return lines
+
+    def damage() -> None:
+        host.run("ipset", "del", "mc-webauth-1d", IP)
+        host.run("iptables", "-F", "mcban")
+
+    mended = [
+        "IPv4: the rule of mc-exim is gone",
+        "IPv4: the rule of mc-ssh is gone",
+        "IPv4: the rule of mc-webauth is gone",
+        f"1 entry gone from mc-webauth-1d: {IP}",
+    ]
+    assert told(engine._tend) == []
+    damage()
+    assert told(engine._tend) == [f"mended: {line}" for line in mended]
+    engine._bridge.failed("away")
+    damage()
+    restored = told(engine._vigil._restore, asks=False)
+    assert restored == [f"mended while the database is away: {line}" for line in mended]
+    assert IP in host.run("ipset", "list", "mc-webauth-1d").split()
 
 
 @pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)

@@ -17,7 +17,7 @@ from mcban.daemon.signals import Signals
 from mcban.errors import DatabaseError, FirewallError
 from mcban.firewall.ipset import IpsetFirewall
 from mcban.firewall.memory import MemoryFirewall
-from mcban.service import bans
+from mcban.service import bans, upkeep
 from mcban.service.context import Context
 from mcban.service.local_copy import age_of
 from mcban.service.sync import Outcome
@@ -300,3 +300,61 @@ def test_a_list_that_is_gone_keeps_nobody_from_looking_out(
     vigil.look_out()
     assert holds("mc-ssh-1d")
     assert caplog.text.count(f"ban {IP} in mc-ssh-1d") == 1
+
+
+def test_who_is_let_in_while_the_engine_catches_up_is_not_put_out_by_an_outage_within_that_minute(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    """SQL was back, had the ban, and somebody lifted it; that it is away again brings nothing of it back."""
+    context, other, log = make_context(), make_context(node="there"), tmp_path / "auth.log"
+    engine = follow(context, log)
+    put_out_alone(context, engine, log)
+    engine._over()
+    read_until(engine, lambda: engine._catching_up(busy=True) == {"sync", "look", "purge"} and bool(in_force(other)))
+    engine._guarded(engine._poll)
+    bans.unban(other, None, [IP])
+    engine._guarded(engine._poll)
+    assert engine._catching_up(busy=True) and not held(context)
+    engine._bridge.failed("away again")
+    for action in (engine._vigil.look_out, engine._vigil._restore):
+        engine._guarded(action, asks=False)
+    assert not held(context)
+
+
+def test_a_ban_that_ended_before_the_outage_lets_nobody_in_who_was_banned_anew_in_it(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    """Another node marks the old one as over while this one catches up: that says nothing about the new one."""
+    context, other, log = make_context(), make_context(node="there"), tmp_path / "auth.log"
+    engine = follow(context, log)
+    bans.ban(other, "mc-ssh-1d", [IP], None, force=False, yes=False)
+    past = "since = '2020-01-01 00:00:00', last_hit = '2020-01-01 00:00:00', until = '2020-01-02 00:00:00'"
+    execute(other, f"UPDATE fail2ban_ips SET {past}")
+    engine._guarded(engine._poll)
+    assert not held(context)
+    put_out_alone(context, engine, log)
+    engine._over()
+    assert engine._catching_up(busy=True)
+    assert upkeep.expire(other) == 1
+    engine._guarded(engine._poll)
+    assert held(context) == ["mc-ssh-1d"]
+    read_until(engine, lambda: not engine._catching_up(busy=False) and bool(in_force(other)))
+    engine._guarded(engine._tend)
+    assert held(context) == ["mc-ssh-1d"]
+
+
+def test_who_is_let_in_by_an_answer_that_took_long_is_not_put_out_while_the_next_one_does(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    """Somebody is on the lookout as long as an answer is waited for, and hears who was lifted."""
+    context, other, log = make_context(), make_context(node="there"), tmp_path / "auth.log"
+    engine = follow(context, log)
+    bans.ban(other, "mc-ssh-1d", [IP], None, force=False, yes=False)
+    engine._guarded(engine._poll)
+    engine._vigil.keep()
+    assert held(context) and engine._bridge.watching
+    bans.unban(other, None, [IP])
+    engine._guarded(engine._poll)
+    assert not held(context) and engine._bridge.watching
+    engine._guarded(engine._vigil._restore, asks=False)
+    assert not held(context)
