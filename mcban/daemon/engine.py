@@ -160,6 +160,7 @@ class Engine:
             "sync": (float(config.sync_interval), self._tend),
             "look": (LOOK_EVERY, self._look),
             "purge": (PURGE_EVERY, self._purge),
+            "status": (float(config.sync_interval), self._statement.publish),
             "beat": (BEAT, self._membership.beat),
             "sources": (AGAIN, self._follow_sources),
             "reload": (AGAIN, self._reload),
@@ -292,7 +293,7 @@ class Engine:
                 self._due["sources"] = 0.0
 
     def _tend(self) -> None:
-        """End bans, mend the kernel if it drifted, say how things are."""
+        """End bans, mend the kernel if it drifted; then it is time to say how things are."""
         try:
             upkeep.expire(self._context)
             self._enforcement.tend()
@@ -304,8 +305,8 @@ class Engine:
         except RefusedError:
             self._pause = 0.0  # the kernel took all that it was given
             raise
-        finally:
-            self._statement.publish()
+        finally:  # by the loop, when what it raised is noted
+            self._due["status"] = 0.0
 
     def _mend_soon(self) -> None:
         """Have `_tend` done next; while the kernel refuses it, when that is due by itself."""
@@ -332,7 +333,6 @@ class Engine:
         self._enforcement.doubt()
         self._guarded(self._tend)
         log.info("reloaded")
-        self._statement.publish()
 
     def _follow_sources(self) -> None:
         """The logs that are followed become those that the jails now name."""

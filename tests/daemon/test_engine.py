@@ -20,6 +20,7 @@ from mcban.daemon.enforcement import Enforcement
 from mcban.daemon.engine import NEVER, Engine
 from mcban.daemon.presence import Presence, look
 from mcban.daemon.signals import Signals
+from mcban.daemon.statement import Statement
 from mcban.errors import DatabaseError, FirewallError, McbanError, NoPermissionError, RefusedError
 from mcban.firewall.ipset import IpsetFirewall
 from mcban.firewall.memory import MemoryFirewall
@@ -190,11 +191,13 @@ def test_what_the_kernel_keeps_refusing_is_tried_less_and_less_often(
     assert 1 + 7 <= firewall.reads <= 1 + 7 + 2  # these are for what was found missing, and could not be mended
     assert all(after > before for before, after in pairwise(pauses[:4])) and pauses[-1] >= 5
     assert {f"203.0.113.{n}" for n in range(1, 57)} <= set(host.run("ipset", "list", "mc-exim-1d").split())
+    engine._statement.publish()
     said = look(context.config.state_dir).said
     assert [("set my-jail is there, but not as mcban makes it" in trouble) for trouble in said["troubles"]] == [True]
     host.run("ipset", "destroy", "my-jail")
     for action in (engine._tend, engine._poll, engine._tend):
         engine._guarded(action)
+    engine._statement.publish()
     assert look(context.config.state_dir).said["troubles"] == []
     told = [record.getMessage() for record in caplog.records if "set my-jail is there" in record.getMessage()]
     assert [line.startswith("over: ") for line in told] == [False, True]
@@ -346,11 +349,37 @@ def test_a_reload_is_done_when_jails_and_filters_are_read_whatever_the_kernel_re
     engine._due["reload"] = 0.0
     engine._guarded(engine._reload)
     assert engine._due["reload"] == NEVER and "reloaded" in caplog.text
+    engine._statement.publish()
     assert len(look(context.config.state_dir).said["troubles"]) == 1
     host.run("ipset", "destroy", "my-jail")
     engine._guarded(engine._tend)
     engine._statement.publish()
     assert look(context.config.state_dir).said["troubles"] == []
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("reload", [False, True])
+def test_status_says_at_once_what_is_wrong(
+    make_context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reload: bool
+) -> None:
+    """The kernel failed: so says the first word after it, and no word says otherwise meanwhile, also in a reload."""
+    context = make_context(sync_interval=int(10 * PATIENCE))
+    engine, publish = follow(context, tmp_path / "auth.log"), Statement.publish
+    said: list[list[str]] = []
+
+    def refuse(*_: object) -> None:
+        raise FirewallError("out of order")
+
+    def published(self: Statement) -> None:
+        publish(self)
+        said.append(look(context.config.state_dir).said["troubles"])
+        engine._signals.stop = not reload or engine._due["reload"] == NEVER
+
+    monkeypatch.setattr(Enforcement, "tend", refuse)
+    monkeypatch.setattr(Statement, "publish", published)
+    engine._signals.reload = reload
+    engine.run()
+    assert said in ([["out of order"]], [["out of order"]] * (1 + reload))
 
 
 def test_a_reload_that_failed_is_made_up_for(

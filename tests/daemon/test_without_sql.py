@@ -143,6 +143,7 @@ def test_a_fault_of_the_kernel_while_an_answer_was_awaited_is_over_with_it(
         until(lambda: engine._vigil.keep() or engine._troubles.status()["troubles"])
     engine._catching_up(busy=False)
     engine._guarded(engine._tend)
+    engine._statement.publish()
     assert look(context.config.state_dir).said["troubles"] == []
 
 
