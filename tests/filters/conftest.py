@@ -1,4 +1,4 @@
-"""Debian's fail2ban package for the tests that hold mcban against it."""
+"""Filters for the tests, and Debian's fail2ban package for those that hold mcban against it."""
 
 import json
 import os
@@ -12,6 +12,8 @@ import pytest
 
 from tests.fail2ban_package import MODULES
 
+RULE = "^ failed from <HOST>$"
+Write = Callable[..., Path]
 Ask = Callable[[dict[str, Any]], Any]
 """Gives an answer of oracle.py to a job."""
 
@@ -32,3 +34,16 @@ def ask_fail2ban(package: Path) -> Iterator[Ask]:
 
         yield ask
         asked.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Write:
+    """A folder for filters, with a function that writes one."""
+
+    def write(name: str, text: str, inside: str = "a") -> Path:
+        path = tmp_path / inside / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path.parent
+
+    return write

@@ -5,10 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mcban.logs import Block, Follower, Position
 from tests.patience import PATIENCE
+
+
+def append(path: Path, *lines: str) -> None:
+    """Write lines to a log."""
+    with path.open("ab") as out:
+        out.write("".join(line + "\n" for line in lines).encode())
 
 
 class Reader:
@@ -71,3 +78,10 @@ class Reader:
 
     def twice(self) -> list[bytes]:
         return [line for line, count in self.lines.items() if count > 1]
+
+
+def words(reader: Reader) -> list[str]:
+    """The last word of each line, in the order of its coming; each came once."""
+    reader.drain()
+    assert reader.twice() == []
+    return [line.decode().rsplit(" ", 1)[-1] for line in reader.lines]
