@@ -54,6 +54,8 @@ def open_state(context: Context) -> None:
         if error.errno not in _FORBIDDEN:
             raise UnavailableError(f"{folder} cannot be made: {error.strerror}") from None
         may = False
+    if not may and os.access(folder, os.F_OK) and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise UnavailableError(f"{folder} is on a read-only file system: the kernel's log may say why it became so")
     if not may:
         raise NoPermissionError(
             f"no permission to write into {folder}: run as root, or set MCBAN_STATE_DIR to a folder of yours"

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, MetaData, Table, inspect, select
 from mcban.errors import ConfigError, McbanError
 from mcban.shipped import shipped
 from mcban.store.database import Database
-from mcban.store.tables import TURN
+from mcban.store.tables import METADATA, TURN
 
 HEAD = "0001"
 """The newest migration. Kept here too, since Alembic takes a third of a second to import; a test holds them equal."""
@@ -61,18 +61,42 @@ def _lets_us(database: Database) -> bool:
         return False  # it does not even say so
 
 
+def verify(database: Database) -> None:
+    """Look whether tables and columns are there that a database of this version has: a backup may hold some of them
+    only. Raises ConfigError where they are not."""
+
+    def ask() -> list[str]:
+        with database.engine.connect() as connection:
+            there, lacking = inspect(connection), []
+            names = set(there.get_table_names())
+            for table in METADATA.sorted_tables:
+                if table.name in names:
+                    held = {column["name"] for column in there.get_columns(table.name)}
+                    lacking += [f"{table.name}.{column.name}" for column in table.columns if column.name not in held]
+                else:
+                    lacking.append(table.name)
+            return lacking
+
+    if lacking := database.attempt(ask):
+        raise ConfigError(
+            f"{database.shown_url} is of version {HEAD}, but lacks {', '.join(lacking)}: put that back from a backup, "
+            "or give mcban a new database"
+        )
+
+
 def upgrade(
     database: Database,
     before: Callable[[Connection], None] | None = None,
     after: Callable[[Connection], None] | None = None,
 ) -> tuple[str | None, str]:
     """Bring the schema up; returns the versions before and after, the same for a newer one that lets this mcban work
-    on it. Raises ConfigError when it is ahead and does not.
+    on it. Raises ConfigError when it is ahead and does not, and as `verify` does when there was nothing to do.
 
     `before` and `after` work on the same connection, around the migrations: what `after` writes is committed together
     with the new version.
     """
     if (found := current(database)) == HEAD:
+        verify(database)
         return found, found
     with _alone(database):
         return _upgrade(database, before, after)

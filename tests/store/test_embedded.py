@@ -184,9 +184,12 @@ def test_a_full_disk_is_one_clear_line(terminal: Terminal, sqlite_template: Path
 def test_a_disk_that_became_read_only_is_one_clear_line(terminal: Terminal, sqlite_template: Path) -> None:
     """A disk that failed is mounted so by the kernel: that is no matter of who asks."""
     require_netns()
-    script = 'mount -o remount,ro "$1"; "$2" ban -j mc-exim -i 203.0.113.1; echo "status $?"; "$2" status; echo "$?"'
+    script = (
+        'mount -o remount,ro "$1"; "$2" ban -j mc-exim -i 203.0.113.1; echo "status $?"; "$2" status; echo "$?"; '
+        '"$2" db upgrade; echo "upgrade $?"'
+    )
     done = on_a_small_disk(terminal, sqlite_template, script)
-    assert "status 69" in done.stdout, done
-    (line,) = done.stderr.splitlines()
-    assert "read-only file system" in line
-    assert "run as root" not in line
+    assert "status 69" in done.stdout and "upgrade 69" in done.stdout, done
+    lines = done.stderr.splitlines()
+    assert ["read-only file system" in line for line in lines] == [True, True], lines
+    assert "run as root" not in done.stderr

@@ -151,6 +151,19 @@ def test_tables_that_are_not_there_are_no_traceback(database: Database) -> None:
         database.read(lambda t: t.addresses.allowing())
 
 
+def test_what_a_backup_left_out_is_named(database: Database) -> None:
+    """The version alone proves nothing: an upgrade that has nothing to do says which tables and columns are lacking."""
+    schema.upgrade(database)
+    schema.verify(database)
+    with database.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE fail2ban_ips DROP COLUMN reason"))
+        connection.execute(text("DROP TABLE mcban_node"))
+    for ask in (schema.verify, schema.upgrade):
+        with pytest.raises(ConfigError, match=r"0001, but lacks .*: put that back from a backup") as caught:
+            ask(database)
+        assert "fail2ban_ips.reason" in str(caught.value) and "mcban_node" in str(caught.value)
+
+
 def test_a_database_of_the_original_is_refused_and_left_as_it_is(database: Database) -> None:
     """Its tables have no unique key and may hold duplicates: nothing of it is touched."""
     with database.engine.begin() as connection:
