@@ -18,7 +18,6 @@ class McbanError(Exception):
     """What was asked for failed, or differs from what was expected."""
 
     exit_status = 1
-    retry = False
 
 
 class UsageError(McbanError):
@@ -53,7 +52,6 @@ class UnavailableError(McbanError):
     """The database or the kernel cannot be reached at the moment."""
 
     exit_status = 69
-    retry = True
 
 
 class DatabaseError(UnavailableError):

@@ -76,7 +76,7 @@ def replay(ctx: click.Context, name: str, logs: tuple[str, ...], thresholds: str
     for line in seen.warnings if numbers is not None else done.warnings:
         say(line)
     if numbers is not None:
-        _show_preview(context, group, seen, as_json=as_json)
+        _show_preview(group, seen, as_json=as_json)
     else:
         _show_bans(world, name, done, as_json=as_json)
 
@@ -164,7 +164,7 @@ def _show_bans(world: World, name: str, done: Replayed, *, as_json: bool) -> Non
 # Several: a table
 
 
-def _show_preview(context: Context, group: Group, seen: Preview, *, as_json: bool) -> None:
+def _show_preview(group: Group, seen: Preview, *, as_json: bool) -> None:
     if as_json:
         columns = [
             {

@@ -1,7 +1,7 @@
 """Following log files across rotation, and the journal, from positions that SQL remembers; reading archives."""
 
 from mcban.logs.archive import InDoubtError, find_archives, read_archive, read_file, size_of
-from mcban.logs.follower import POLL, Follower
+from mcban.logs.follower import Follower
 from mcban.logs.journal import read_journal
 from mcban.logs.journal_name import is_journal, name_entries
 from mcban.logs.model import UTF16_SAID, Block, LogState, LogStatus, Position, is_utf16
@@ -9,7 +9,6 @@ from mcban.logs.paths import split_logpath
 from mcban.logs.reader import LogReader
 
 __all__ = [
-    "POLL",
     "UTF16_SAID",
     "Block",
     "Follower",

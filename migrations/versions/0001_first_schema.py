@@ -17,7 +17,6 @@ MYSQL: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "
 BIG_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 FLAG = sa.Boolean().with_variant(sa.SmallInteger, "postgresql")
 WITH_ZONE = sa.TIMESTAMP(timezone=True)
-STAMP = sa.TIMESTAMP().with_variant(WITH_ZONE, "postgresql")
 AT = sa.DateTime().with_variant(WITH_ZONE, "postgresql")
 
 

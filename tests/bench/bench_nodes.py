@@ -27,7 +27,6 @@ IDLE = 30.0
 LIMIT = 20.0
 JAIL = "mc-exim-1d"
 OTHER = "mc-webauth-1w"
-SWITCH = f"UPDATE fail2ban_jail SET enabled = {{}} WHERE name = '{OTHER}'"
 
 
 def main() -> None:

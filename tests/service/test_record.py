@@ -261,9 +261,8 @@ def test_a_database_that_is_away_is_said_and_nothing_is_lost(context: Context) -
     """The same batch offered again counts once."""
     broken = Database("sqlite:////nowhere/at/all.sqlite")
     away = Context(context.config, broken, context.firewall, context.host)
-    with pytest.raises(DatabaseError) as caught:
+    with pytest.raises(DatabaseError, match="/nowhere/at/all"):
         record(away, [Hit(NOON, IP, "mc-exim")])
-    assert caught.value.retry
     record(context, [Hit(NOON, IP, "mc-exim")])
     assert context.database.read(lambda t: t.hits.totals()) == {"mc-exim": 1}
 

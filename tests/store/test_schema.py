@@ -39,7 +39,7 @@ def database(empty_database: str) -> Iterator[Database]:
     made.dispose()
 
 
-def alembic(database: Database) -> Config:
+def alembic() -> Config:
     """Alembic's configuration on an open connection, as a developer's would be."""
     config = Config()
     config.set_main_option("script_location", str(shipped("migrations")))
@@ -54,7 +54,7 @@ def tables(database: Database) -> set[str]:
 def test_the_mappings_and_the_migrations_agree(database: Database) -> None:
     """`alembic check` finds nothing to add to an upgraded database."""
     schema.upgrade(database)
-    config = alembic(database)
+    config = alembic()
     with database.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.check(config)
@@ -112,7 +112,7 @@ def test_the_shipped_jails_are_the_generated_ladders(database: Database) -> None
 def test_a_downgrade_leaves_nothing(database: Database) -> None:
     """Down to the base and up again."""
     schema.upgrade(database)
-    config = alembic(database)
+    config = alembic()
     with database.engine.begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
