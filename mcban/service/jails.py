@@ -57,7 +57,10 @@ def read_book(
         group = Group(name, tuple(sorted(members, key=lambda jail: ladder.rank(jail.name))), blacklists.pop(name, None))
         groups[name] = group
         faults += group_faults(group)
-    faults += [Fault(jail.name, "is a blacklist without a jail of its group") for jail in blacklists.values()]
+    faults += [
+        Fault(jail.name, "is a blacklist without a jail of its group: mcban jail remove")
+        for jail in blacklists.values()
+    ]
     return JailBook(groups, tuple(faults))
 
 
@@ -195,8 +198,13 @@ def select(book: JailBook, name: str | None) -> list[Jail]:
         raise UsageError(f"the jail {printable(name)} cannot be used: {unusable.why}")
     known = [*book.groups, *book.jails]
     near = get_close_matches(name, known, 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(book.groups)}"
-    raise UsageError(f"there is no jail {printable(name)}: {hint}")
+    if near:
+        hint = f"did you mean {near[0]}?"
+    else:
+        hint = (
+            f"there are {', '.join(book.groups)}" if book.groups else "there is none at all: mcban jail add makes one"
+        )
+    raise UsageError(f"there is no jail {printable(name) or 'without a name'}: {hint}")
 
 
 def select_group(book: JailBook, name: str) -> Group:

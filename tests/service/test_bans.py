@@ -239,6 +239,7 @@ def test_unban_forgets_hits_of_whom_no_jail_holds(context: Context) -> None:
         ("nothing like it", "there are mc-ssh, mc-exim, mc-webauth"),
         ("'; DROP TABLE fail2ban_ips; --", "there is no jail"),
         ("\x1b[31m", "there is no jail"),
+        ("", "there is no jail without a name: there are mc-ssh"),
     ],
 )
 def test_an_unknown_jail_is_named_with_its_nearest(context: Context, name: str, words: str) -> None:

@@ -264,7 +264,7 @@ def test_escalate_beside_tiers_of_that_name_is_reported(context: Context) -> Non
         ({"v6_prefix": 31}, "v6_prefix 31 is out of range"),
         ({"v6_prefix": 129}, "v6_prefix 129 is out of range"),
         ({"name": "x" * 30, "escalate": True}, "characters"),
-        ({"name": "lonely-bl"}, "is a blacklist without a jail of its group"),
+        ({"name": "lonely-bl"}, "is a blacklist without a jail of its group: mcban jail remove"),
         ({"name": "x" * 27, "max_count": 3}, "nobody is blacklisted"),
     ],
 )
@@ -382,3 +382,10 @@ def test_a_jail_whose_rows_could_not_be_used_is_not_made(
     with pytest.raises(DataError):
         add(context, record, force=False)
     assert dump(context) == before
+
+
+def test_where_there_is_no_jail_at_all_that_is_said(context: Context) -> None:
+    """Somebody emptied the table: whoever names a jail is told so, and how one is made."""
+    context.database.write(lambda t: [t.jails.delete(jail.name) for jail in t.jails.all()])
+    with pytest.raises(UsageError, match="there is no jail mc-exim: there is none at all: mcban jail add makes one"):
+        enable(context, "mc-exim", on=True)
