@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -44,9 +45,9 @@ _CELL = 11
 def replay(ctx: click.Context, name: str, logs: tuple[str, ...], thresholds: str | None, as_json: bool) -> None:
     """What the ladder would have done on a log.
 
-    Every LOG (`-` for standard input; also one compressed by gzip, bzip2, xz or zstd; `systemd-journal` for what the
-    jail's filter asks of the journal) is read from its start to its end, by its own clock. Nothing is changed. A LOG
-    that cannot be read to its end gives an error and no answer.
+    Every LOG (the oldest first; `-` for standard input; also one compressed by gzip, bzip2, xz or zstd;
+    `systemd-journal` for what the jail's filter asks of the journal) is read from its start to its end, by its own
+    clock. Nothing is changed. A LOG that cannot be read to its end gives an error and no answer.
 
     The jails are those of the database; without one, those that mcban comes with.
 
@@ -66,6 +67,8 @@ def replay(ctx: click.Context, name: str, logs: tuple[str, ...], thresholds: str
     world = _world(context)
     group = _select(world, name, whole=numbers is not None)
     sources = choose_sources(context, group, logs)
+    for log in _named_again(logs):
+        say(f"{printable(log)} is named twice, and its lines count twice")
     sizes = [size_of(log) for log in logs]
     with Progress(sum(size or 0 for size in sizes) if None not in sizes else 0, wanted=not as_json) as progress:
         blocks = _blocks(name_logs(sources, logs), progress)
@@ -79,6 +82,18 @@ def replay(ctx: click.Context, name: str, logs: tuple[str, ...], thresholds: str
         _show_preview(group, seen, as_json=as_json)
     else:
         _show_bans(world, name, done, as_json=as_json)
+
+
+def _named_again(logs: Sequence[str]) -> list[str]:
+    """Those of `logs` that lead to a file that one before them led to."""
+    seen: set[str] = set()
+    again: list[str] = []
+    for log in logs:
+        path = os.path.realpath(log) if log != "-" and "\0" not in log else log
+        if path in seen:
+            again.append(log)
+        seen.add(path)
+    return again
 
 
 def parse_thresholds(text: str) -> list[int]:

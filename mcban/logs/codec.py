@@ -131,13 +131,21 @@ def _xz_stream() -> object:
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
 
+def _lzma_stream() -> object:
+    return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_XZ_MEMORY)
+
+
 CODECS = (
     Codec("gzip", re.compile(rb"\x1f\x8b\x08"), _GzipStream),
     Codec("xz", re.compile(rb"\xfd7zXZ\x00"), _xz_stream),
     Codec("bzip2", re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), bz2.BZ2Decompressor),
     # the frame itself, or one to be skipped, with which the parallel program begins
     Codec("zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), _zstd_stream),
+    # xz's forerunner has no magic, but what its program always writes: no text begins so
+    Codec("lzma", re.compile(rb"\x5d\0\0"), _lzma_stream),
     Codec("lz4", re.compile(rb"\x04\x22\x4d\x18"), None),
+    Codec("lzip", re.compile(rb"LZIP[\0\1]"), None),
+    Codec("lzop", re.compile(rb"\x89LZO\0"), None),
     Codec("uncompress", re.compile(rb"\x1f\x9d"), None),
     Codec("unzip", re.compile(rb"PK\x03\x04"), None),
 )

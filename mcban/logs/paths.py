@@ -12,7 +12,7 @@ from mcban.core.model import LONGEST_PATH
 from mcban.logs.journal_name import JOURNAL, JournalName
 
 _WORDS = re.compile(rf"{JOURNAL}\[[^\]]*\]|[^\s,]+")
-_COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst|lz4|Z))"
+_COMPRESSED = r"(?:\.(?:gz|bz2|xz|zst|lz4|lzma|lz|lzo|Z))"
 _STAMP = r"[.\-_](?:\d[\d.\-_:T+Z]*|old|bak|prev)"
 _ROTATED = re.compile(rf"(?P<stem>.+?){_STAMP}(?P<extension>\.[A-Za-z]\w*)??(?P<packed>{_COMPRESSED})?", re.DOTALL)
 

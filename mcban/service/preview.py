@@ -16,7 +16,7 @@ from mcban.core.escalation import counted_for
 from mcban.core.model import Group, Hit, Jail, Kind
 from mcban.errors import UsageError
 from mcban.service.context import Context
-from mcban.service.replay import Blocks, Trial, pattern_of
+from mcban.service.replay import Blocks, Spans, Trial, pattern_of
 from mcban.service.sources import Intake, Source
 
 MOST_THRESHOLDS = 20
@@ -118,10 +118,13 @@ def preview(
     watched = {number: _Watched(with_threshold(group, number), allow) for number in thresholds}
     whom: dict[str, str] = {}
     logged_in: set[str] = set()
+    spans = Spans()
     lines = hits = logins = 0
     for path, data in blocks:
         lines += data.count(b"\n")
-        for hit in intake.hits(path, data, (pattern_of(path),), context.own_now):
+        found = intake.hits(path, data, (pattern_of(path),), context.own_now)
+        spans.note(path, found)
+        for hit in found:
             if hit.ip not in whom:
                 whom[hit.ip] = counted_for(group, hit.ip, allow)
             if hit.group == _LOGINS:
@@ -132,7 +135,9 @@ def preview(
             for trial in watched.values():
                 trial.take(hit, whom[hit.ip])
     columns = tuple(trial.column(number, logged_in if of_logins else None) for number, trial in watched.items())
-    return Preview(lines, hits, logins if of_logins else None, columns, (*intake.remarks, *intake.warnings))
+    return Preview(
+        lines, hits, logins if of_logins else None, columns, (*intake.remarks, *intake.warnings, *spans.warnings())
+    )
 
 
 def _of_logins(source: Source) -> Source | None:

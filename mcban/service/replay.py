@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mcban.core.allowlist import AllowList
 from mcban.core.escalation import Record, Verdict, counted_for, judge, seen_from
 from mcban.core.model import Ban, Group, Hit, Jail
-from mcban.errors import UsageError
+from mcban.errors import UsageError, printable
 from mcban.logs import is_journal, name_entries
 from mcban.service.context import Context
 from mcban.service.sources import FilterShelf, Intake, Source, group_zone, reading_jail
@@ -32,6 +32,32 @@ class Replayed:
     hits: int
     bans: tuple[Ban, ...]
     warnings: tuple[str, ...]
+
+
+class Spans:
+    """From when until when the hits of each log are, in the order in which the logs are read."""
+
+    def __init__(self) -> None:
+        self._spans: dict[str, tuple[int, int]] = {}
+
+    def note(self, log: str, hits: Sequence[Hit]) -> None:
+        """Hits were found in `log`."""
+        if hits:
+            times = [hit.at for hit in hits]
+            first, last = self._spans.get(log, (times[0], times[0]))
+            self._spans[log] = min(first, *times), max(last, *times)
+
+    def warnings(self) -> list[str]:
+        """One line where a log is wholly older than one that was read before it, as `mainlog*` names them: the ladder
+        was climbed in another order than it would have been. Logs that overlap are those of several services."""
+        newest = ""
+        for log, (first, last) in self._spans.items():
+            if newest and last < self._spans[newest][0]:
+                why = "name the oldest log first, or bans come out too few or too late"
+                return [f"{printable(log)} is older than {printable(newest)}, which was read before it: {why}"]
+            if not newest or first > self._spans[newest][0]:
+                newest = log
+        return []
 
 
 class Trial:
@@ -83,12 +109,15 @@ def replay(context: Context, group: Group, allow: AllowList, sources: Sequence[S
     """Run the ladder of `group` over `blocks`, as `sources` read them. Raises what the blocks raise."""
     intake = Intake(sources)
     trial = Trial(group, allow)
+    spans = Spans()
     bans: list[Ban] = []
     lines = hits = 0
     for path, data in blocks:
         lines += data.count(b"\n")
-        for hit in intake.hits(path, data, (pattern_of(path),), context.own_now):
+        found = intake.hits(path, data, (pattern_of(path),), context.own_now)
+        spans.note(path, found)
+        for hit in found:
             verdict = trial.take(hit, counted_for(group, hit.ip, allow))
             hits += verdict.counted
             bans += [seen_from(ban, hit.ip) for ban in verdict.bans]
-    return Replayed(lines, hits, tuple(bans), (*intake.remarks, *intake.warnings))
+    return Replayed(lines, hits, tuple(bans), (*intake.remarks, *intake.warnings, *spans.warnings()))

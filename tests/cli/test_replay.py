@@ -154,6 +154,26 @@ def test_a_preview_wants_a_group(terminal: Terminal) -> None:
 # Archives
 
 
+def test_logs_in_the_wrong_order_are_told(terminal: Terminal) -> None:
+    """`mainlog*` names the newest log first, and a ladder climbed backwards bans others: that is said, as is a log that
+    is named twice; the oldest first, or logs that overlap, are nothing to speak of."""
+    lines = write_log(terminal.folder / "x.log", over=timedelta(days=3)).read_text().splitlines(keepends=True)
+    older, newer = terminal.folder / "mainlog.1", terminal.folder / "mainlog"
+    older.write_text("".join(lines[: len(lines) // 2]))
+    newer.write_text("".join(lines[len(lines) // 2 :]))
+    for more in ([], ["--maxretry", "4"]):
+        told = terminal.type("replay", "-j", "mc-exim", *more, str(newer), str(older))
+        assert told.status == 0
+        assert told.err.count("\n") == 1
+        assert f"{older} is older than {newer}, which was read before it" in told.err
+        right = terminal.type("replay", "-j", "mc-exim", *more, str(older), str(newer), str(terminal.folder / "x.log"))
+        assert (right.status, right.err) == (0, "")
+    link = terminal.folder / "again"
+    link.symlink_to(newer)
+    told = terminal.type("replay", "-j", "mc-exim", str(newer), str(link))
+    assert f"{link} is named twice" in told.err
+
+
 def test_archives_are_replayed_like_the_logs_that_they_were(terminal: Terminal) -> None:
     """Rotated logs, compressed or not, are read one after the other; a broken one gives an error and no answer."""
     log = write_log(terminal.folder / "x.log")

@@ -37,6 +37,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
+    "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE),
     # with its sum, as the program writes it
     "zstd": lambda data: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
 }
@@ -191,7 +192,9 @@ def test_a_bomb_takes_no_memory(tmp_path: Path, codec: str) -> None:
     assert peak < 64 << 20
 
 
-@pytest.mark.parametrize(("head", "program"), [(b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d\x90", "uncompress")])
+@pytest.mark.parametrize(
+    ("head", "program"), [(b"\x04\x22\x4d\x18", "lz4"), (b"\x1f\x9d\x90", "uncompress"), (b"LZIP\1", "lzip")]
+)
 def test_what_mcban_cannot_unpack_is_named(tmp_path: Path, head: bytes, program: str) -> None:
     """Other formats are told with the program that reads them, never read as if they were text."""
     log = tmp_path / "log"
