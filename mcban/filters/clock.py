@@ -55,7 +55,7 @@ class Clock:
             self._now = now
         # What is cut out is all that decides, and does not differ from line to line.
         text = None
-        if form.bounded and not (form.fraction and groups[form.fraction]):
+        if form.cut.decides and not (form.fraction and groups[form.fraction]):
             text = (form, groups[1])
             try:
                 return self._read[text]

@@ -14,13 +14,17 @@ import warnings
 from collections.abc import Callable
 from functools import lru_cache
 
+from mcban.filters.charsets import ALL
+from mcban.filters.cut import BETWEEN_WORDS, EDGE_OF_WORD, NEXT_TO_NO_WORD, NOTHING, OPEN, UNKNOWN, read_cut
 from mcban.filters.dates import CORES, DEFAULT_FORMS, LINE_FORMS, DateForm
-from mcban.filters.directives import EPOCH, LONG_EPOCH, TAI64N, expand_directives, has_names
+from mcban.filters.directives import EPOCH, FIELDS, LONG_EPOCH, TAI64N, expand_directives, has_names
+from mcban.filters.expression import Expression
 
 Fail = Callable[[str], Exception]
 
 _BEGINNING = re.compile(r"\{(\^?LN-BEG|\*?WD-BEG|UNB)\}", re.IGNORECASE)
 _END = re.compile(r"\{(\*?WD-END)\}$", re.IGNORECASE)
+_WHOLE = re.compile(r"^(\^?)(.*?)((?:(?<!\\)\$)?)$", re.DOTALL)
 _GLOBAL_FLAGS = re.compile(r"\(\?([aiLmsux]+)\)")
 _DATE = re.compile(r"(?<!\\)\{DATE\}", re.IGNORECASE)
 _NUMBERS = {"EPOCH": EPOCH, "LEPOCH": LONG_EPOCH, "TAI64N": TAI64N}
@@ -28,15 +32,13 @@ _NUMBER = re.compile(r"(?<!\\)\{(EPOCH|LEPOCH|TAI64N)\}", re.IGNORECASE)
 _MISPLACED = re.compile(r"(?<!\\)\{(?:\^?LN-BEG|\*?WD-BEG|\*?WD-END|UNB|NONE|DEFAULT)\}", re.IGNORECASE)
 
 _EDGE = r"(?:(?<!\w)|(?!\w))"
+_BEHIND_NO_WORD = r"^\W{0,2}"
+_EDGES = {"": OPEN, _EDGE: EDGE_OF_WORD, _BEHIND_NO_WORD: NEXT_TO_NO_WORD}
 _HAS_BEGINNING = re.compile(r"(?:\((?:\?:)?)*(?:\^|\*\*)")
 _HAS_END = re.compile(r"(?<!\\)(?:\$|\\b|\\s|\*\*)\)*$")
-_BOUNDED_DATE = re.compile(r"""(?:[ =:<>"'-]|\\[\[\](){}])\(\{DATE\}\)$""", re.IGNORECASE)
-_WORD_AT_BEGINNING = re.compile(r"%(?:Ex[YymdHMS]|[YymjHIMSbBaAG])")  # %d and %k may take a blank
-_WORD_AT_END = re.compile(r"(?<!%)%(?:Ex)?[A-Za-z]$")
-_OPTIONAL_AT_END = re.compile(r"(?:\(\?:[^()|%]*%(?:Ex)?[A-Za-z]\)\?)+$")
 _CLASHING = re.compile(r"\(\?P|\(\?\(|\\\d")
 """Names and numbers of groups: with one date in between they may be sound, with another not."""
-_NO_DATE = (DateForm("none", re.compile("()")),)
+_NO_DATE = (DateForm("none", re.compile("()"), NOTHING),)
 _ALONE = {
     "{DEFAULT}": DEFAULT_FORMS,
     "DEFAULT": DEFAULT_FORMS,
@@ -83,9 +85,16 @@ def _with_dates(line: str) -> tuple[DateForm, ...]:
     if _CLASHING.search(first.source.replace(_date(core), "")):
         return first, *(_compile_line(line, f"{line} ({name})", date=other) for name, other in others)
 
+    # All of them end as the first does, with a letter or a digit, but not all begin so. And unless a date is cut out as
+    # a whole, who knows which part of it is.
+    edge_counts = first.anywhere or r"\b" in line
+    cut = first.cut._replace(before=ALL) if edge_counts else first.cut
+    if not cut.decides:
+        cut = UNKNOWN
+
     def like_first(name: str, other: str) -> DateForm:
         source = first.source.replace(_date(core), _date(other))
-        return DateForm(f"{line} ({name})", source, anywhere=first.anywhere, bounded=first.bounded, flags=first.flags)
+        return DateForm(f"{line} ({name})", source, cut, anywhere=first.anywhere, flags=first.flags)
 
     return first, *(like_first(name, other) for name, other in others)
 
@@ -99,17 +108,14 @@ def _numbers(word: str, *, anchored: bool) -> tuple[DateForm, ...]:
     text = _NUMBERS[word]
     edge = r"(?!\w)"
     if anchored:
-        return (DateForm(word, re.compile(rf"\W{{0,2}}({text}){edge}", re.ASCII), bounded=True),)
+        return (DateForm(word, re.compile(rf"\W{{0,2}}({text}){edge}", re.ASCII), BETWEEN_WORDS),)
     if word == "TAI64N":
-        return (DateForm(word, re.compile(rf"(?<!\w)({text}){edge}", re.ASCII), anywhere=True, bounded=True),)
+        return (DateForm(word, re.compile(rf"(?<!\w)({text}){edge}", re.ASCII), BETWEEN_WORDS, anywhere=True),)
+    in_audit = rf"[^'\"(]*+(?<=audit)(?<!\waudit)\(({text})(?=:\d+\))"
     return (
-        DateForm(word, re.compile(rf"({text}){edge}", re.ASCII), bounded=True),
-        DateForm(f"{word} in brackets", re.compile(rf"\[({text})(?=\])", re.ASCII), bounded=True),
-        DateForm(
-            f"{word} in audit",
-            re.compile(rf"[^'\"(]*+(?<=audit)(?<!\waudit)\(({text})(?=:\d+\))", re.ASCII),
-            bounded=True,
-        ),
+        DateForm(word, re.compile(rf"({text}){edge}", re.ASCII), BETWEEN_WORDS),
+        DateForm(f"{word} in brackets", re.compile(rf"\[({text})(?=\])", re.ASCII), BETWEEN_WORDS),
+        DateForm(f"{word} in audit", re.compile(in_audit, re.ASCII), BETWEEN_WORDS),
     )
 
 
@@ -140,37 +146,18 @@ def _compile_line(line: str, name: str, date: str = "") -> DateForm:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            inner = re.compile(expanded, flags)
-            if whole or inner.groups == len(inner.groupindex):
-                expanded = re.sub(r"^(\^?)(.*?)(\$?)$", r"\1(\2)\3", expanded, flags=re.DOTALL)
+            inner = Expression(expanded, flags)
+            whole = whole or inner.groups == len(inner.groupindex)
+            if whole:
+                expanded = _WHOLE.sub(r"\1(\2)\3", expanded)
             pattern = re.compile(f"{opening}{expanded}{end}", flags)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"datepattern does not compile: {error}") from error
     # `^a|b` is not held to the beginning as a whole.
     at_beginning = opening.startswith("^") or (expanded.startswith("^") and "|" not in text)
-    unnamed = inner.groups - len(inner.groupindex)
-    bounded = (
-        # `^…`: the cut begins where the line does
-        (at_beginning and not opening and not unnamed)
-        # `{^LN-BEG}…`: behind what is no letter or digit
-        or (at_beginning and bool(end) and not unnamed and _ends_in_word(text))
-        # `%Y…`: between what is no letter or digit
-        or (opening == _EDGE and bool(end) and not unnamed and _is_word_at_edges(text))
-        # `…()`: nothing is cut out
-        or (unnamed == 1 and text.endswith("()"))
-        # `…[({DATE})`
-        or (unnamed == 1 and bool(end) and _BOUNDED_DATE.search(text) is not None)
-    )
-    return DateForm(name, pattern, anywhere=not at_beginning, bounded=bounded)
-
-
-def _is_word_at_edges(text: str) -> bool:
-    return "|" not in text and _WORD_AT_BEGINNING.match(text) is not None and _ends_in_word(text)
-
-
-def _ends_in_word(text: str) -> bool:
-    """Whether a pattern can only end with what a directive takes, which ends with a letter or a digit."""
-    return _WORD_AT_END.search(_OPTIONAL_AT_END.sub("", text)) is not None
+    fields = [number for field, number in inner.groupindex.items() if field in FIELDS]
+    cut = UNKNOWN if inner.tree is None else read_cut(inner.tree, fields, _EDGES[opening], _EDGES[end], whole=whole)
+    return DateForm(name, pattern, cut, anywhere=not at_beginning)
 
 
 def _split_words(line: str) -> tuple[str, str, str]:
@@ -183,7 +170,7 @@ def _split_words(line: str) -> tuple[str, str, str]:
             case "*WD-BEG":
                 opening = ""
             case "^LN-BEG" | "LN-BEG":
-                opening = r"^\W{0,2}"
+                opening = _BEHIND_NO_WORD
         line = line[word.end() :]
     while word := _END.search(line):
         end = "" if word[1].startswith("*") else end

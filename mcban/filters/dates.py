@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from mcban.filters.cut import BETWEEN_WORDS, Cut
 from mcban.filters.directives import EPOCH, MINUTE_FIELDS, MONTHS, TAI64N, WEEKDAYS, expand_directives
 from mcban.filters.zones import ABBREVIATIONS
 
@@ -41,14 +42,13 @@ class DateForm:
     The text of an expression is compiled with `flags` when it is first needed: most forms are never tried, and to
     compile them all takes as long as to read ten thousand lines.
 
-    `bounded` promises that what is cut out joins no words: it begins at the line's beginning; or it stands between
-    characters, or before the line's end, that are neither letter, digit nor underscore.
+    `cut` says what is certain of what is cut out.
     """
 
     __slots__ = (
         "after",
         "anywhere",
-        "bounded",
+        "cut",
         "flags",
         "fraction",
         "look",
@@ -69,16 +69,16 @@ class DateForm:
         self,
         name: str,
         pattern: re.Pattern[str] | str,
+        cut: Cut,
         *,
         anywhere: bool = False,
         after: re.Pattern[str] | None = None,
-        bounded: bool = False,
         flags: int = FLAGS,
     ) -> None:
         self.name = name
         self.anywhere = anywhere
         self.after = after
-        self.bounded = bounded
+        self.cut = cut
         if isinstance(pattern, str):
             self.source, self.flags = pattern, flags
         else:
@@ -209,7 +209,7 @@ _LOGFMT = re.compile(
 
 def _forms_after(prefix: re.Pattern[str], what: str, opening: str) -> Iterator[DateForm]:
     for name in _ANYWHERE:
-        yield DateForm(f"{name}, {what}", rf"{opening}({CORES[name]})(?!\w)", after=prefix, bounded=True)
+        yield DateForm(f"{name}, {what}", rf"{opening}({CORES[name]})(?!\w)", BETWEEN_WORDS, after=prefix)
 
 
 _ORDER = list(_ANYWHERE)
@@ -230,8 +230,8 @@ LINE_FORMS = tuple(
     DateForm(
         name,
         ("" if name in _STRICT else r"\W{0,2}") + rf"({CORES[name]})(?!\w)",
+        BETWEEN_WORDS,
         after=_LIKELY if place > 1 else None,
-        bounded=True,
     )
     for place, name in enumerate(_ORDER)
 )
@@ -245,8 +245,8 @@ _AUDIT = rf"(?:node=\S+ )?(?:type=\w+ msg=|(?:\[[ \d.]+\] )?audit: type=\d+ )aud
 
 DEFAULT_FORMS = (
     *LINE_FORMS,
-    DateForm("access log before the request", _QUOTED, bounded=True),
-    DateForm("audit", _AUDIT, bounded=True),
+    DateForm("access log before the request", _QUOTED, BETWEEN_WORDS),
+    DateForm("audit", _AUDIT, BETWEEN_WORDS),
     *_forms_after(_PREFIX, "after a prefix", r"\W{0,2}"),
     *_forms_after(_JSON, "in JSON", ""),
     *_forms_after(_LOGFMT, "in logfmt", ""),

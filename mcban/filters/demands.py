@@ -7,21 +7,20 @@ every line. Works on the tree that Python's own parser makes of the expression, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from math import log2
 from typing import Any
 
 from mcban.filters.charsets import NEWLINE, WIDE, members, read_set
+from mcban.filters.cut import Cut
 from mcban.filters.expression import Expression
 
 Needle = tuple[int, ...]
 """Characters that follow each other in a line: a set (`charsets.py`) for each."""
 Demand = frozenset[Needle]
 """Needles of which a line holds at least one."""
-Splits = Callable[[Sequence[int], int], bool]
-"""Whether a date may have been cut out before the second argument, when the first stood before that."""
 
 _MOST = 48
 _LONGEST = 48
@@ -32,17 +31,17 @@ _ENOUGH = 64.0
 
 
 @lru_cache(maxsize=4096)
-def required_needles(expressions: tuple[Expression, ...], may_split: Splits) -> Demand | None:
+def required_needles(expressions: tuple[Expression, ...], cuts: frozenset[Cut]) -> Demand | None:
     """What any line holds in which all of `expressions` match, or None when nothing is certain.
 
-    The expressions are searched for in the line without its date; `may_split` knows where that may have stood.
+    The expressions are searched for in the line without its date; `cuts` say where that may have stood.
     """
     demands: list[Demand] = []
     for one in expressions:
         folded = bool(one.flags & re.IGNORECASE) or re.search(r"\(\?[a-zA-Z]*i", one.source) is not None
         tree = one.tree
         if tree is not None:
-            demands += _Walk(folded, may_split).demands(tree)
+            demands += _Walk(folded, cuts).demands(tree)
     return _best(demands)
 
 
@@ -83,8 +82,8 @@ _SHARE = _shares()
 class _Walk:
     """Collects the demands of one expression's tree."""
 
-    def __init__(self, folded: bool, may_split: Splits) -> None:
-        self._folded, self._may_split = folded, may_split
+    def __init__(self, folded: bool, cuts: frozenset[Cut]) -> None:
+        self._folded, self._cuts = folded, cuts
 
     def demands(self, sequence: Any) -> list[Demand]:
         """For each part of a sequence that must match, the needles of which it holds one."""
@@ -137,7 +136,7 @@ class _Walk:
         """A run of characters without the places where a date may have been cut out."""
         if not run:
             return []
-        ends = [at for at in range(1, len(run)) if self._may_split(run[:at], run[at])]
+        ends = [at for at in range(1, len(run)) if any(cut.joins(run[at - 1], run[at]) for cut in self._cuts)]
         pieces: list[Demand] = []
         start = 0
         for end in [*ends, len(run)]:

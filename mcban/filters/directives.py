@@ -15,6 +15,7 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 MINUTE_FIELDS = frozenset((*"YymbBdjHIpMzZaAuwUWGV", "_epoch", "_tai"))
 """The fields that decide a date's minute; S tells the second in it, f is dropped."""
+FIELDS = MINUTE_FIELDS | {"S", "f"}
 
 EPOCH = r"(?P<_epoch>\d{10,11})\b(?:\.\d{3,9})?"
 LONG_EPOCH = r"(?P<_epoch>\d{10,11})(?:\d{3}(?:\.\d{1,6}|\d{3})?)?"

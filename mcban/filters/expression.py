@@ -24,13 +24,14 @@ class Expression:
 
     Most rules of most filters never meet a line that could match. So it is parsed, and compiled when it is first
     searched for, which is best done by asking for `search` before a line is at hand. `flags` are all that hold for the
-    whole of it, `groupindex` has the numbers of its named groups, and one that `is_anchored` can only match at the
-    beginning of a text.
+    whole of it, `groups` counts its groups, `groupindex` has the numbers of those with names, and one that
+    `is_anchored` can only match at the beginning of a text.
     """
 
-    __slots__ = ("_given", "_search", "flags", "groupindex", "is_anchored", "source")
+    __slots__ = ("_given", "_search", "flags", "groupindex", "groups", "is_anchored", "source")
 
     flags: int
+    groups: int
     groupindex: Mapping[str, int]
 
     def __init__(self, source: str, flags: int = 0) -> None:
@@ -42,9 +43,10 @@ class Expression:
         self.is_anchored = tree is not None and _begins(tree, bool((flags | tree.state.flags) & re.MULTILINE))
         if tree is None or _DOUBTFUL.search(source) or source.count("(") > _DEEP:
             pattern = self._compile()
-            self.flags, self.groupindex = pattern.flags, pattern.groupindex
+            self.flags, self.groups, self.groupindex = pattern.flags, pattern.groups, pattern.groupindex
         else:
-            self.flags, self.groupindex = flags | tree.state.flags, tree.state.groupdict
+            self.flags, self.groups = flags | tree.state.flags, tree.state.groups - 1
+            self.groupindex = tree.state.groupdict
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expression) and (self.source, self._given) == (other.source, other._given)

@@ -14,7 +14,6 @@ from datetime import tzinfo
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from mcban.filters.charsets import ALL, WIDE, WORD
 from mcban.filters.clock import Clock
 from mcban.filters.dates import DateForm, FoundDate, find_date
 from mcban.filters.demands import Demand, Needle, required_needles
@@ -31,7 +30,6 @@ OVERLONG = 128 * 1024
 """Bytes; a longer line is not matched, but counted."""
 
 _MOST_PLANS = 1024
-_NO_WORD = ALL & ~WORD | WIDE
 
 
 class LineMatch(NamedTuple):
@@ -61,7 +59,7 @@ class _Dates:
         self._first = forms[0]
         # Of forms that are searched for, the leftmost date counts, whichever form has it.
         decides = not self._first.anywhere or len(forms) == 1
-        is_plain = self._first.after is None and decides and self._first.bounded
+        is_plain = self._first.after is None and decides and self._first.cut.decides
         self._look = self._first.look if is_plain else None
         self._others = forms[1:] if is_plain else forms
         self._kept: dict[str, int | None] = {}
@@ -328,20 +326,4 @@ def _adapt(matcher: Matcher) -> Callable[[str, Any, int | None], Finding | None]
 def _demand(one: Filter, rule: Rule) -> Demand | None:
     """What a line must hold for a rule to be tried."""
     expressions = (rule.expression, one.prefix.expression) if one.prefix else (rule.expression,)
-    cut_out = [form for form in one.dates if form.source != "()"]
-    if all(form.bounded for form in cut_out):
-        # What is cut out has no letter, digit or underscore before or after it: see DateForm.
-        return required_needles(expressions, _between_words if cut_out else _nowhere)
-    return required_needles(expressions, _anywhere)
-
-
-def _between_words(before: Sequence[int], following: int) -> bool:
-    return bool(before[-1] & _NO_WORD and following & _NO_WORD)
-
-
-def _anywhere(_before: Sequence[int], _following: int) -> bool:
-    return True
-
-
-def _nowhere(_before: Sequence[int], _following: int) -> bool:
-    return False
+    return required_needles(expressions, frozenset(form.cut for form in one.dates))

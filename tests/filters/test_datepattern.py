@@ -5,14 +5,16 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcban.filters.charsets import ALL, make_set
 from mcban.filters.clock import Clock
 from mcban.filters.datepattern import compile_datepattern
 from mcban.filters.dates import DEFAULT_FORMS, LINE_FORMS, find_date
 
 NOW = int(datetime(2026, 11, 22, 15, 0, tzinfo=UTC).timestamp())
+AT_ONE = NOW - 2 * 3600
 
 
 def read(pattern: str, line: str, now: int = NOW, zone: tzinfo = UTC) -> tuple[str | None, str | None]:
@@ -250,6 +252,7 @@ BOUNDED = [
     "^%Y-%m-%d %H:%M:%S",
     "%Y-%m-%d %H:%M:%S",
     "%b %d %H:%M:%S(?:\\.%f)?(?: %z)?",
+    "%Y-%m-%d|x%H",
     r"^L %d/%m/%Y - %H:%M:%S",
     r"^<\d+>\d+\s+{DATE}",
     r"^\[%d/%b/%Y %H:%M:%S\]",
@@ -264,7 +267,6 @@ BOUNDED = [
 ]
 UNBOUNDED = [
     "%d/%b/%Y:%H:%M:%S %z",
-    "%Y-%m-%d|x%H",
     "**%Y-%m-%d %H:%M:%S",
     "%H:%M:%S?",
     "{UNB}%Y-%m-%d",
@@ -282,7 +284,10 @@ UNBOUNDED = [
 @pytest.mark.parametrize("pattern", BOUNDED + UNBOUNDED)
 def test_what_joins_no_words_is_known(pattern: str) -> None:
     """Which patterns may be relied on to cut dates out between words is known from their text."""
-    assert all(form.bounded for form in compile_datepattern(pattern, ValueError)) == (pattern in BOUNDED)
+    word = 1 << ord("x")
+    cuts = [form.cut for form in compile_datepattern(pattern, ValueError)]
+    joins = any(cut.joins(word, ALL) or cut.joins(ALL, word) for cut in cuts)
+    assert joins != (pattern in BOUNDED)
 
 
 @pytest.mark.parametrize("pattern", ["{DATE}", r"^[^\[]*\[({DATE})", r"(\[{DATE}\s*\])", "x%d {DATE}"])
@@ -315,16 +320,36 @@ DATES = [
 ]
 
 
+PARTS = ["%Y", "%d/%b", " ", "[", r"\[", "]", "x", r"\b", r"\s", "(?:x )?", "(", ")", "()", "^", "$", "**", "(?:|"]
+PARTS += ["{2}", "{DATE}", "%H:%M:%S", "{EPOCH}", "(?P<_sep>[-/])", "(?P=_sep)", r"\W{0,2}", "(?:=[^=]+= )?", "(?=x)"]
+PARTS += [".*?", "{^LN-BEG}"]
+
+
 @given(
-    st.sampled_from(BOUNDED),
-    st.text(alphabet="L [<1>-x", max_size=8),
+    st.sampled_from(BOUNDED + UNBOUNDED) | st.lists(st.sampled_from(PARTS), max_size=7).map("".join),
+    st.text(alphabet="L [<1>-xé=", max_size=8),
     st.sampled_from(DATES),
-    st.text(alphabet="x ].0Z+1:", max_size=4),
+    st.text(alphabet="x ].0Z+1:é", max_size=4),
 )
-def test_a_bounded_pattern_joins_no_words(pattern: str, before: str, date: str, after: str) -> None:
-    """What is cut out begins the line, or what is joined is no letter or digit on either side."""
+@settings(max_examples=400)
+def test_what_stands_beside_a_date_is_known(pattern: str, before: str, date: str, after: str) -> None:
+    """The characters next to what is cut out are among those that the pattern's text makes possible."""
     line = before + date + after
-    found = find_date(line, compile_datepattern(pattern, ValueError))
-    if found and 0 < found.start < found.end:
-        assert re.match(r"\W", line[found.start - 1], re.ASCII)
-        assert not re.match(r"\w", line[found.end : found.end + 1], re.ASCII)
+    try:
+        forms = compile_datepattern(pattern, ValueError)
+    except ValueError:
+        return
+    for form in forms:
+        found = find_date(line, (form,))
+        if found and found.start < found.end:
+            assert found.start == 0 or make_set([ord(line[found.start - 1])]) & form.cut.before
+            assert found.end == len(line) or make_set([ord(line[found.end])]) & form.cut.behind
+
+
+@pytest.mark.parametrize("pattern", ["^%Y-%m-%d %H:%M:%S ()", "^(%Y-%m-%d )%H:%M:%S", "^(?:(%Y)-%m-%d )%H:%M:%S"])
+def test_what_is_not_cut_out_counts_too(pattern: str) -> None:
+    """Of two lines from which the same is cut out, each has its own time."""
+    forms, clock = compile_datepattern(pattern, ValueError), Clock(UTC)
+    for after, line in ((0, "2026-11-22 13:00:00 x"), (7, "2026-11-22 13:00:07 x"), (3600, "2026-11-22 14:00:00 x")):
+        found = find_date(line, forms)
+        assert found and clock.read(found, NOW) == AT_ONE + after

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcban.filters import OVERLONG, Filter, LineMatch, Scanner, load_filter
+from mcban.filters.cut import BETWEEN_WORDS
 from mcban.filters.demands import needle_expression, needle_text, required_needles
 from mcban.filters.expression import Expression
 from mcban.filters.prefilter import make_finder, make_plain_finder
-from mcban.filters.scanner import _between_words
 from tests.filters.blocks import FINDERS, MakeFinder, in_blocks, one_by_one
 
 FOLDERS = [Path(__file__).parents[2] / "etc" / "filter.d"]
@@ -243,7 +243,7 @@ def test_a_block_gives_what_each_line_alone_would_give(
 )
 def test_only_certain_texts_are_demanded(pattern: str, texts: set[bytes] | None) -> None:
     """What a line must hold for an expression to match is said only where it is certain, whatever date is cut out."""
-    needles = required_needles((Expression(pattern),), _between_words)
+    needles = required_needles((Expression(pattern),), frozenset((BETWEEN_WORDS,)))
     assert (needles and set(map(needle_text, needles))) == texts
 
 
@@ -288,7 +288,7 @@ EXPRESSIONS = st.recursive(
 def test_what_matches_holds_what_was_demanded(expression: str, folded: bool, text: str) -> None:
     """Whatever an expression is made of, a text in which it matches holds one of the needles that it demands."""
     one = Expression(expression, re.IGNORECASE if folded else 0)
-    demand = required_needles((one,), lambda _before, _following: False)
+    demand = required_needles((one,), frozenset())
     if demand and one.search(text):
         data = text.encode()
         assert any(re.search(needle_expression(needle), data) for needle in demand)
