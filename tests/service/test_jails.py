@@ -18,6 +18,7 @@ from mcban.service.jails import select
 from mcban.service.report import overview
 from mcban.service.sync import sync
 from mcban.service.world import load_world
+from mcban.store.database import Transaction
 from mcban.store.jails import JailRecord
 from tests.conftest import Machine
 from tests.service.desk import IP, TIERS, dump, execute, fail, held, in_force, known
@@ -386,6 +387,11 @@ def test_a_jail_whose_rows_could_not_be_used_is_not_made(
 
 def test_where_there_is_no_jail_at_all_that_is_said(context: Context) -> None:
     """Somebody emptied the table: whoever names a jail is told so, and how one is made."""
-    context.database.write(lambda t: [t.jails.delete(jail.name) for jail in t.jails.all()])
+
+    def delete_all(transaction: Transaction) -> None:
+        for jail in transaction.jails.all():
+            transaction.jails.delete(jail.name)
+
+    context.database.write(delete_all)
     with pytest.raises(UsageError, match="there is no jail mc-exim: there is none at all: mcban jail add makes one"):
         enable(context, "mc-exim", on=True)
