@@ -26,6 +26,7 @@ GRACE = 300.0
 MOST_OPEN = 64
 """Descriptors per log. With more rotated files to be read, the older ones are read first."""
 
+_ROOMY = MOST_OPEN // 2  # as long as more are open, more are not looked for: each look goes through all that lie beside
 _CROWD = 16  # with more open files than this, a second without growth is enough
 _FILE_CLOCK = 5  # CLOCK_REALTIME_COARSE, which gives files their times; the finer clock runs ahead of it
 _MOST_REMEMBERED = 64
@@ -108,8 +109,10 @@ class Log:
             self._fail(error)
 
     def _look(self, now: float) -> None:
-        self._again = False
         self._watch.watch_directories(self.path, places(self.path))
+        if self._again and len(self._files) > _ROOMY:
+            return
+        self._again = False
         seen = time.clock_gettime_ns(_FILE_CLOCK)
         current = self._current
         try:
@@ -283,14 +286,14 @@ class Log:
 
     def next_block(self, now: float, limit: int) -> Block | None:
         """The next whole lines, or a position alone; None when there is nothing at the moment (but see `more`)."""
-        if self._again and len(self._files) < MOST_OPEN:
+        if self._again and len(self._files) <= _ROOMY:
             self.look(now)
         self.more = self.amid_line = False
         try:
             self._read_on(now, limit)
         except OSError as error:
             self._fail(error)
-        self.more = self.more or (self._again and len(self._files) < MOST_OPEN)
+        self.more = self.more or (self._again and len(self._files) <= _ROOMY)
         return self._outbox.popleft() if self._outbox else None
 
     def _read_on(self, now: float, limit: int) -> None:
@@ -311,8 +314,8 @@ class Log:
         """Read on in `file`. 1 when it has nothing more at the moment, so that the next file's turn comes."""
         before = file.scanned
         data = file.read(limit)
-        if file.scanned != before:
-            file.active_at = now
+        if file.scanned != before:  # reading late what was written long ago is no activity
+            file.active_at = now if file is self._current else now - file.quiet_for()
         if data:
             self._hand_out(file, data)
         elif file.scanned != before:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
-from mcban.logs.logfile import HEAD_LENGTH, LogFile, Truncated, matches_head
+from mcban.logs.logfile import HEAD_LENGTH, LogFile, Truncated, hash_head, matches_head
 from mcban.logs.model import Position
 from mcban.logs.paths import is_packed, rotated_from
 
@@ -228,7 +229,11 @@ def never_read(
     copies: a copy begins like a file whose `heads` or positions we know. (A position at 0 has counted nothing, and may
     know no more than the beginning of a time stamp.)
     """
-    known, heads = list(known), list(heads)
+    heads = list(heads)
+    prints: dict[int, set[str]] = defaultdict(set)
+    for position in known:
+        if position.offset:
+            prints[position.head_length].add(position.head_hash)
     files = []
     for file in listing:
         if not file.rotated or file.packed or file.size == 0 or file.modified < since or file.identity in open_files:
@@ -236,7 +241,7 @@ def never_read(
         head = file.head()
         if not head or any(begin_alike(head, other) for other in heads):
             continue
-        if any(position.offset and matches_head(head, position) for position in known):
+        if any(len(head) >= length and hash_head(head[:length]) in some for length, some in prints.items()):
             continue
         files.append((file, head))
     return files

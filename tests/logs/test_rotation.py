@@ -6,10 +6,12 @@ import gzip
 import os
 import shutil
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
+from mcban.logs.rotation import Found, Identity, survey
 from tests.logs.conftest import Follow
 from tests.logs.reader import append, words
 
@@ -166,6 +168,29 @@ def test_link_is_followed_and_its_switch_noticed(log: Path, tmp_path: Path, foll
     append(log, "back")
     switch(log)
     assert words(reader) == ["one", "two", "from-other", "back"]
+
+
+def test_hundreds_of_files_while_down(log: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that was rotated while nobody read is read, each line once and in order; the folder is not gone through anew
+    for each file."""
+    append(log, "x line0")
+    reader = follow(log)
+    reader.drain()
+    reader.stop()
+    for n in range(1, 400):
+        log.rename(f"{log}.{1000 - n}")
+        append(log, f"x line{n}")
+    surveys = []
+
+    def counted(path: str, wanted: Collection[Identity]) -> list[Found]:
+        surveys.append(path)
+        return survey(path, wanted)
+
+    monkeypatch.setattr("mcban.logs.log.survey", counted)
+    reader.start()
+    reader.drain_until(402)
+    assert words(reader) == ["one", "two", *(f"line{n}" for n in range(400))]
+    assert len(surveys) <= 400 // 20
 
 
 def test_rows_do_not_pile_up(log: Path, follow: Follow) -> None:
