@@ -99,6 +99,10 @@ class _LateFirewall:
     def longest(self, seconds: int) -> None:
         self._firewall().longest = seconds
 
+    def stands(self) -> bool:
+        """Whether anything of ours stands there."""
+        return self._firewall().stands()
+
     def read(self, jails: Collection[str]) -> Actual:
         """What is there of ours."""
         return self._firewall().read(jails)

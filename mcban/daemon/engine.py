@@ -81,7 +81,7 @@ class Engine:
         Where the database is `unreachable`, or takes no changes, what is known without it is enforced, and the rest
         follows when it is back; the error is raised when nothing is known.
         """
-        self._context.firewall.read(())  # a missing permission is said before anything is changed
+        self._context.firewall.stands()  # a missing permission is said before anything is changed
         if unreachable is not None:
             self._enforcement.start(unreachable, readable=False)
         else:

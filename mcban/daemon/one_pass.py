@@ -46,7 +46,7 @@ class OnePass:
 
     def start(self) -> None:
         """Be ready: jails taken over, bans in the kernel, logs open. Raises what makes that impossible."""
-        self._context.firewall.read(())  # a missing permission is said before anything is changed
+        self._context.firewall.stands()  # a missing permission is said before anything is changed
         self._membership.join()
         self._enforcement.begin()
         try:

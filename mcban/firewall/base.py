@@ -108,6 +108,11 @@ class Firewall(Protocol):
     longest: int
     """The longest timeout that it takes, in seconds."""
 
+    def stands(self) -> bool:
+        """Whether anything of ours that refuses packets stands there, whole or not, without reading entries. What would
+        keep it from working is raised."""
+        ...
+
     def read(self, jails: Collection[str]) -> Actual:
         """What is there of ours. `jails` are the names that should be ours, so that a set which lost its rule and
         its list is still seen; sets and rules of others are never reported."""

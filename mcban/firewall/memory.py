@@ -27,6 +27,10 @@ class MemoryFirewall:
         self.rules: dict[str, Rule] = {}
         self._told: dict[str, set[str]] = {}
 
+    def stands(self) -> bool:
+        """Whether there is a rule."""
+        return bool(self.rules)
+
     def read(self, jails: Collection[str]) -> Actual:
         """Everything that was applied; `jails` makes no difference."""
         return Actual(

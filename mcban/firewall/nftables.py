@@ -99,6 +99,10 @@ class NftablesFirewall:
         keys, ends = wire.unpack([fields(some).get(3, b"") for some in dump], 2, self._link.times[: len(dump)])
         return [(low, high) for low, high, _ in spans(keys, ends, 65536)]
 
+    def stands(self) -> bool:
+        """See `Firewall.stands`."""
+        return bool(self._scene().chains)
+
     def read(self, jails: Collection[str]) -> Actual:
         """What is there of ours; see `Firewall.read`. The table is all ours, so `jails` only say what to miss."""
         generation = rules_generation()

@@ -35,7 +35,7 @@ def parse_names(texts: Sequence[str]) -> list[str]:
 
 def allow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
     """Allow `entries` in the jail or group `name`, or everywhere, and lift the bans that they cover there."""
-    context.firewall.read(())
+    context.firewall.stands()
 
     def work(transaction: Transaction) -> tuple[list[str], list[str]]:
         world = load_world(context, transaction)
@@ -123,7 +123,7 @@ def lift_newly_allowed(context: Context, transaction: Transaction, world: World,
 def disallow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
     """Allow `entries` no longer in the jail or group `name`, or everywhere it was said of all jails. Bans that an
     allowance lifted do not come back."""
-    context.firewall.read(())
+    context.firewall.stands()
 
     def work(transaction: Transaction) -> list[str]:
         if name is not None:

@@ -338,7 +338,7 @@ def until(end: int | None, now: int) -> str:
 def _carry_out(context: Context, name: str | None, work: Callable[[Transaction], _Desk]) -> Report:
     """Ask the kernel whether it would listen, write SQL, then bring the groups concerned to it. Raises FirewallError
     with what was written, where the kernel does not do all of it after all."""
-    context.firewall.read(())
+    context.firewall.stands()
     desk = context.database.write(work)
     groups = {jail.group for jail in desk.jails}
     try:

@@ -179,7 +179,7 @@ def _check_widths(entries: Iterable[str], *, yes: bool) -> None:
 
 def _import(context: Context, offers: Iterable[Offer], names: Collection[str], peers: Collection[str]) -> Report:
     """Write the offers, then bring the kernel to SQL."""
-    context.firewall.read(())
+    context.firewall.stands()
     tally = _Tally()
     for block in _blocks(offers):
         done = context.database.write(partial(_take, context, block, peers))
@@ -285,7 +285,7 @@ def _apply(context: Context, offer: Offer, jail: Jail, row: AddressRecord, tally
 
 def import_allowed(context: Context, name: str | None, entries: Collection[str]) -> Report:
     """Allow canonical `entries` and host names in the jail or group `name`, or everywhere, and lift what they cover."""
-    context.firewall.read(())
+    context.firewall.stands()
     scope = name or EVERYWHERE
     new = lifted = 0
     for block in _blocks(entries):

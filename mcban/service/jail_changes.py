@@ -278,9 +278,9 @@ def _show(option: str, value: Any) -> str:
 def _carry_out(context: Context, work: Work, *, lifts: bool = False) -> Report:
     """Ask the kernel whether it would listen, change SQL, then bring the kernel to it if it holds anything of ours.
     `lifts`: that bans are lifted is what was asked for, so that it is said when they are not."""
-    before = context.firewall.read(())
+    stood = context.firewall.stands()
     said = context.database.write(lambda t: work(t, load_world(context, t)))
-    if before.rules:
+    if stood:
         outcome = sync(context)
         failed = [f"not enforced: {line}" for line in summarise(outcome.refusals)]
         return Report(tuple(said), tuple(failed + [outcome.withheld] * (lifts and bool(outcome.withheld))))

@@ -57,6 +57,15 @@ def test_nothing_is_there_and_nothing_is_missing_at_first(firewall: Firewall) ->
     assert firewall.read(["mc-exim-1d"]) == Actual()
 
 
+def test_whether_anything_stands_is_known_without_reading(firewall: Firewall) -> None:
+    """From the first rule to the end of all, whatever entries there are."""
+    assert not firewall.stands()
+    sync(firewall, full())
+    assert firewall.stands()
+    firewall.remove(list(full().entries))
+    assert not firewall.stands()
+
+
 def test_what_was_applied_is_what_is_read(firewall: Firewall) -> None:
     """Addresses, networks, both families, with and without end: all come back as they went in."""
     wanted = full()

@@ -28,9 +28,10 @@ def test_without_the_capability_the_error_says_what_is_missing(host: Host) -> No
         os.setgroups([])
         os.setuid(65534)
         firewall = IpsetFirewall()
-        getattr(firewall, method)(*([Plan(("a",)), 0] if method == "apply" else [["a"]]))
+        arguments = {"apply": [Plan(("a",)), 0], "stands": []}.get(method, [["a"]])
+        getattr(firewall, method)(*arguments)
 
-    for method in ("read", "apply", "remove"):
+    for method in ("stands", "read", "apply", "remove"):
         with pytest.raises(NoPermissionError, match=r"CAP_NET_ADMIN is missing; .*--cap-add=NET_ADMIN") as caught:
             host.call(unprivileged, method)
         assert caught.value.exit_status == 77
