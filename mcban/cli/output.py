@@ -118,9 +118,8 @@ def watch(ctx: click.Context, database: Database) -> None:
         from mcban.cli.waiting import Waiting  # noqa: PLC0415
 
     def tell(since: float) -> None:
-        wait = database.longest_wait
-        end = "" if wait is None else time.strftime(", until %T", time.localtime(since + wait))
-        say(f"waiting for {database.shown_url} to answer{end}")
+        end = time.strftime("%T", time.localtime(since + database.longest_wait))
+        say(f"waiting for {database.shown_url} to answer, until {end}")
 
     told = database.watch = Waiting(tell)
     ctx.call_on_close(told.close)

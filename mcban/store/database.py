@@ -130,10 +130,9 @@ class Database:
         return [shown(url) for url in self._urls]
 
     @property
-    def longest_wait(self) -> int | None:
-        """Seconds after which a question is given up that is not answered; None where it is not."""
-        wait = self._place.answer_wait
-        return None if wait is None else wait * len(self._urls)
+    def longest_wait(self) -> int:
+        """Seconds after which a question is given up that is not answered."""
+        return self._place.answer_wait * len(self._urls)
 
     @property
     def sqlite_file(self) -> str | None:

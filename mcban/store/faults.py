@@ -94,6 +94,8 @@ _POSTGRESQL = {
     "53100": Kind.FULL,
     "58030": Kind.DISK,
 }
+# By their names: the driver is loaded only where it is used.
+_NAMED = {"ConnectionTimeout": Kind.UNREACHED, "SilentServerError": Kind.SILENT}
 _SQLITE = {
     sqlite3.SQLITE_BUSY: Kind.AGAIN,
     sqlite3.SQLITE_LOCKED: Kind.AGAIN,
@@ -111,7 +113,7 @@ def kind_of(error: BaseException) -> Kind:
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, sqlite3.Error):
         return _sqlite_kind(original)
-    if type(original).__module__.partition(".")[0] == "psycopg":
+    if any(base.__module__.partition(".")[0] == "psycopg" for base in type(original).__mro__):  # one of ours derives
         return _postgresql_kind(original)
     arguments = getattr(original, "args", ())
     number = arguments[0] if arguments and isinstance(arguments[0], int) else None
@@ -141,7 +143,7 @@ def _unconnected_kind(error: BaseException | None) -> Kind:
     """libpq gives no number for a connection that was not made: how far it came tells what it was."""
     connection = getattr(error, "pgconn", None)
     if connection is None:
-        return Kind.UNREACHED if type(error).__name__ == "ConnectionTimeout" else Kind.OTHER
+        return _NAMED.get(type(error).__name__, Kind.OTHER)
     said = bytes(connection.error_message)
     if b"SSL" in said or b"certificate" in said:
         return Kind.NO_TLS
@@ -150,7 +152,7 @@ def _unconnected_kind(error: BaseException | None) -> Kind:
     return Kind.LOST if connection.server_version else Kind.UNREACHED
 
 
-def translated(error: SQLAlchemyError, shown: str, file: str | None, wait: int | None = None) -> McbanError:
+def translated(error: SQLAlchemyError, shown: str, file: str | None, wait: int) -> McbanError:
     """The error as ours, `shown` being the database's URL without its password, `file` that of an embedded one, `wait`
     the seconds that it may take for an answer."""
     kind, said = kind_of(error), _said(error)

@@ -1,11 +1,14 @@
-"""What PostgreSQL's driver is to do otherwise than it would: times that no calendar has are no error."""
+"""What PostgreSQL's driver is to do otherwise than it would: it does not wait for ever for a server that stands still,
+and times that no calendar has are no error."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
 
-from psycopg import DataError
+from psycopg import Connection, DataError, OperationalError
 from psycopg.adapt import AdaptersMap, Buffer, Loader
 from psycopg.pq import Format
 
@@ -13,6 +16,44 @@ from mcban.core.model import FOREVER
 
 LAST_TIME = datetime.fromtimestamp(FOREVER, UTC)
 """What `infinity` reads as: for ever."""
+
+
+class SilentServerError(OperationalError):
+    """The server has sent nothing, and taken nothing, for as long as it may take. The connection is closed."""
+
+
+def patient_connection(seconds: int) -> type[Connection[Any]]:
+    """Connections that wait for a server for `seconds` and no longer, as `read_timeout` does it for MariaDB. Neither
+    `statement_timeout`, which the server itself looks after, nor TCP, which its kernel acknowledges, end such a wait."""
+
+    class Patient(Connection[Any]):
+        """The usual one, with a limit."""
+
+        def wait(self, gen: Any, *how: Any, **named: Any) -> Any:
+            """Whatever the driver asks the server passes by here."""
+            try:
+                return super().wait(_limited(gen, seconds), *how, **named)
+            except SilentServerError:
+                self.pgconn.finish()  # an answer that comes after all is nobody's
+                raise
+
+    return Patient
+
+
+def _limited(work: Generator[Any, Any, Any], seconds: int) -> Generator[Any, Any, Any]:
+    """As `work`, which yields what it waits for and is sent what is ready, or nothing, several times a second."""
+    ready, since = None, time.monotonic()
+    while True:
+        try:
+            wanted = work.send(ready)
+        except StopIteration as done:
+            return done.value
+        ready = yield wanted
+        if ready:
+            since = time.monotonic()
+        elif time.monotonic() - since > seconds:
+            work.close()
+            raise SilentServerError(f"no answer for {seconds} s")
 
 
 def read_times_leniently(adapters: AdaptersMap) -> None:

@@ -18,6 +18,9 @@ ANSWER_WAIT = 20
 GREETING_WAIT = 5
 """Seconds that a server may take to let us in; less where there are others to ask."""
 
+_READ_TIMEOUT = "read_timeout"
+"""The option of a URL that says otherwise: PyMySQL's, and ours where PostgreSQL's driver has none."""
+
 _TURN_WAIT = 10
 """Seconds that a writer waits for another's transaction before it gives up and tries again."""
 
@@ -38,12 +41,9 @@ class Servers:
         return self._nodes[self._used].url
 
     @property
-    def answer_wait(self) -> int | None:
-        """Seconds that the node in use may take for an answer; None where that is not limited: PostgreSQL's, once it
-        has let us in."""
-        if self.url.get_backend_name() == "postgresql":
-            return None
-        return int(str(self.url.query.get("read_timeout", ANSWER_WAIT)))
+    def answer_wait(self) -> int:
+        """Seconds that the node in use may take for an answer."""
+        return self._nodes[self._used].answer_wait
 
     def _connect(self, dialect: Dialect) -> Any:
         """A connection to the node in use, else to the first of the others that lets us in; raises the driver's error
@@ -66,15 +66,20 @@ class _Node(NamedTuple):
     options: dict[str, Any]
     greet: Callable[[Any], None]
     named: str
+    answer_wait: int
+    """Seconds."""
+    open: Callable[..., Any] | None = None
+    """What makes a connection that keeps to `answer_wait`, where the driver itself knows no such thing."""
 
     def connect(self, dialect: Dialect) -> Any:
         """A connection with our session on it."""
-        arguments, asked = dialect.create_connect_args(self.url)
+        url = self.url if self.open is None else self.url.difference_update_query([_READ_TIMEOUT])
+        arguments, asked = dialect.create_connect_args(url)
         options = {**self.options, **asked}
         if "options" in asked and "options" in self.options:  # PostgreSQL's settings of the session: both
             options["options"] = f"{self.options['options']} {asked['options']}"
         try:
-            connection = dialect.connect(*arguments, **options)
+            connection = (self.open or dialect.connect)(*arguments, **options)
         except (TypeError, ValueError, AttributeError, OSError) as error:  # no driver's: an option, or its file
             raise unusable_option(self.named, self.url, error) from None
         try:
@@ -106,10 +111,19 @@ def _engine(url: URL, connect: Callable[[Dialect], Any]) -> Engine:
 
 def _node(access: Access, url: URL, *, single: bool) -> _Node:
     wait = GREETING_WAIT if single else 2
+    answer_wait = int(str(url.query.get(_READ_TIMEOUT, ANSWER_WAIT)))
+    if answer_wait <= 0:
+        raise ValueError(f"{_READ_TIMEOUT} is a number of seconds above 0")
     if url.get_backend_name() == "postgresql":
-        return _Node(url, _postgresql_options(access, url, wait, single=single), _greet_postgresql, access.named)
+        from mcban.store.postgresql import patient_connection, read_times_leniently  # noqa: PLC0415  # an extra's
+
+        def read_leniently(connection: Any) -> None:
+            read_times_leniently(connection.adapters)
+
+        options = _postgresql_options(access, url, wait, single=single)
+        return _Node(url, options, read_leniently, access.named, answer_wait, patient_connection(answer_wait).connect)
     tls = access.tls != "off" and "unix_socket" not in url.query
-    options: dict[str, Any] = {
+    options = {
         "connect_timeout": wait,
         "read_timeout": ANSWER_WAIT,
         "write_timeout": ANSWER_WAIT,
@@ -132,7 +146,7 @@ def _node(access: Access, url: URL, *, single: bool) -> _Node:
             if not single:
                 _check_useful(cursor)
 
-    return _Node(url, options, greet, access.named)
+    return _Node(url, options, greet, access.named, answer_wait)
 
 
 def _check_useful(cursor: Any) -> None:
@@ -198,9 +212,3 @@ def _postgresql_options(access: Access, url: URL, wait: int, *, single: bool) ->
         **({} if single else {"target_session_attrs": "read-write"}),
         **tls,
     }
-
-
-def _greet_postgresql(connection: Any) -> None:
-    from mcban.store.postgresql import read_times_leniently  # noqa: PLC0415  # only where PostgreSQL is used
-
-    read_times_leniently(connection.adapters)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -205,6 +207,33 @@ def test_a_postgresql_that_takes_no_writes_is_said(postgresql: PostgreSQL, postg
     with pytest.raises(DatabaseError, match="takes no writes, being a replica or set read-only"):
         database.write(lambda t: t.hits.add_totals({"g": 1}))
     database.dispose()
+
+
+def test_a_postgresql_that_stands_still_is_given_up(postgresql_url: str) -> None:
+    """After as long as it may take for an answer, in a question as in a commit; the next finds another connection."""
+    database = Database(f"{postgresql_url}&read_timeout=2")
+    database.patience = 0
+    assert database.longest_wait == 2
+    stopped: list[int] = []
+
+    def stop(transaction: Transaction) -> None:
+        stopped.append(int(transaction.connection.exec_driver_sql(IDENTITY["postgresql"]).scalar_one()))
+        os.kill(stopped[-1], signal.SIGSTOP)
+
+    def ask(transaction: Transaction) -> None:
+        stop(transaction)
+        transaction.connection.exec_driver_sql("SELECT 1")
+
+    try:
+        with pytest.raises(DatabaseError, match="it answered nothing for 2 s"):
+            database.read(ask)
+        with pytest.raises(UnsureError, match="look whether it was done"):
+            database.write(stop)
+        assert database.read(lambda t: t.connection.exec_driver_sql("SELECT 1").scalar_one()) == 1
+    finally:
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+        database.dispose()
 
 
 def test_a_commit_without_an_answer_is_not_done_twice(mariadb: Server, mariadb_url: str, tmp_path: Path) -> None:
