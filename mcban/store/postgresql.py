@@ -23,8 +23,9 @@ class SilentServerError(OperationalError):
 
 
 def patient_connection(seconds: int) -> type[Connection[Any]]:
-    """Connections that wait for a server for `seconds` and no longer, as `read_timeout` does it for MariaDB. Neither
-    `statement_timeout`, which the server itself looks after, nor TCP, which its kernel acknowledges, end such a wait."""
+    """Connections that wait for a server for `seconds` and no longer, as with `read_timeout` for MariaDB. Neither
+    `statement_timeout`, which the server itself looks after, nor TCP, which its kernel acknowledges, ends such a wait.
+    """
 
     class Patient(Connection[Any]):
         """The usual one, with a limit."""

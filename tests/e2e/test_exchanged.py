@@ -58,7 +58,7 @@ def _nftables_holds(name: str, ip: str) -> bool:
         line.settimeout(PATIENCE)
         line.send(wire.request(wire.GETSETELEM, NLM_F_ACK, 1, element))
         _, kind, *_ = HEADER.unpack_from(line.recv(1 << 16))
-    return kind != NLMSG_ERROR
+    return bool(kind != NLMSG_ERROR)
 
 
 def await_mending(gate: Node, gone: str, come: str) -> None:
