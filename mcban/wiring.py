@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LookupTimeoutError
+from dataclasses import replace
 
 from mcban.config import Config
 from mcban.core.address import parse_address
@@ -35,7 +36,9 @@ LOOKUP_AGAIN = 60.0
 
 def wire(config: Config) -> Context:
     """Everything that commands and engine need; nothing is opened yet. Raises ConfigError."""
-    return Context(config, Database(_access(config)), _firewall(config), _host(), _forget_connections(config))
+    return Context(
+        config, Database(_access(config)), _firewall(config), _host(), _forget_connections(config), _former(config)
+    )
 
 
 def _access(config: Config) -> Access:
@@ -146,8 +149,20 @@ def _firewall(config: Config) -> Firewall:
         from mcban.firewall.memory import MemoryFirewall  # noqa: PLC0415
 
         return MemoryFirewall()
-    load = {"ipset": _ipset, "nftables": _nftables}[config.firewall_backend]
-    return _LateFirewall(config.firewall_backend, lambda: load(config))
+    return _late(config.firewall_backend, config)
+
+
+_BACKENDS = {"ipset": _ipset, "nftables": _nftables}
+
+
+def _late(name: str, config: Config) -> Firewall:
+    return _LateFirewall(name, lambda: _BACKENDS[name](config))
+
+
+def _former(config: Config) -> Firewall | None:
+    """The backend that enforces and is not the one of the settings. With `memory` nothing in the kernel is touched."""
+    names = [name for name in _BACKENDS if name != config.firewall_backend]
+    return _late(names[0], replace(config, firewall_chains=("INPUT",))) if len(names) == 1 else None
 
 
 def _forget_connections(config: Config) -> Callable[[Collection[str]], object] | None:

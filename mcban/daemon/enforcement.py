@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from mcban.core.plan import Rule
 from mcban.daemon.bridge import Bridge, tell_restored
 from mcban.daemon.damage import Damage
 from mcban.daemon.troubles import Troubles
 from mcban.errors import DatabaseError, McbanError, RefusedError
-from mcban.firewall.base import Refusal
+from mcban.firewall.base import Firewall, Refusal
 from mcban.service import upkeep
 from mcban.service.changes import ChangeFeed, Followed, News, look_up
 from mcban.service.context import Context, Fault, World
@@ -26,8 +27,8 @@ SETTLING = 2.0
 """Seconds for which what is missing after jails changed may be the work of the command that changed them: it builds
 and takes down sets and rules at the same time."""
 
-ABSENT = "chains"
-"""What the troubles call it that a chain is not there."""
+ABSENT, FORMER = "chains", "former"
+"""What the troubles call it that a chain is not there, and that another backend's rules stay."""
 
 
 class Enforcement:
@@ -40,6 +41,7 @@ class Enforcement:
         self._owed = False
         self._rules: Mapping[str, Rule] = {}
         self._rules_at = 0.0
+        self._relieved = False
         self.passed_over: tuple[Fault, ...] = ()
         self._feed: ChangeFeed
         self.world: World
@@ -170,6 +172,29 @@ class Enforcement:
             raise unfinished
         if outcome.withheld:
             raise RefusedError(outcome.withheld)
+        if self._context.former is not None and not self._relieved:
+            self._relieve(self._context.former)
+
+    def _relieve(self, former: Firewall) -> None:
+        """Take out what an engine with another `firewall.backend` left in the kernel, now that all is in force here:
+        nobody would lift its bans any more."""
+        with closing(former):
+            try:
+                left = former.read(())
+            except McbanError as error:  # its programs are not installed, say
+                log.debug("whether the %s backend left anything cannot be told: %s", former.name, error)
+                self._relieved = True
+                return
+            try:
+                if left.rules or left.broken_rules:
+                    former.remove(())
+                    log.info("what an engine with firewall.backend %s left in the kernel is taken out", former.name)
+            except McbanError as error:
+                why = f"what an engine with firewall.backend {former.name} left in the kernel cannot be taken out"
+                self._troubles.failed(FORMER, f"{why}: {error}")
+            else:
+                self._troubles.succeeded(FORMER)
+                self._relieved = True
 
     def _settled(self, outcome: Outcome) -> bool:
         """Whether what is missing is somebody else's doing: the jails have been the same for a while."""

@@ -67,6 +67,8 @@ class Context:
     host: Host
     forget_connections: Callable[[Collection[str]], object] | None = None
     """Makes connection tracking forget those of these entries; None where that is not wanted."""
+    former: Firewall | None = None
+    """The other backend that refuses packets, in which an engine with other settings may have left bans."""
 
     @property
     def now(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -41,5 +42,35 @@ def test_bans_are_enforced_mended_and_lifted_with_nftables(
         theirs = server.run("nft", "list", "table", "inet", "theirs")
         node.stop()
         assert server.run("nft", "list", "ruleset") == theirs
+    finally:
+        node.end()
+
+
+@pytest.mark.parametrize(("first", "then"), [("ipset", "nftables"), ("nftables", "ipset")])
+def test_another_backend_takes_over(wire: tuple[Host, Host], tmp_path: Path, first: str, then: str) -> None:
+    """A restart with another `firewall.backend`: what the old one left holds until the new one does, and nobody whom
+    `unban` lets in is kept out by it."""
+    server, client = wire
+    server.listen(25)
+    server.run("nft", "-f", "-", text=STRANGERS_RULES)
+    server.run("iptables", "-A", "INPUT", "-s", "192.0.2.99", "-j", "DROP")
+    node = Node(server, tmp_path / "gate", firewall=first)
+    address, attacker = server.ipv4, "203.0.113.7"
+    try:
+        node.prepare()
+        node.start()
+        node.mcban("ban", "-j", "mc-exim-1d", "-i", attacker)
+        node.stop(signal.SIGUSR1)
+        assert client.connect(address, 25, source=attacker) == "refused"
+        node.env["MCBAN_FIREWALL"] = then
+        node.start()
+        assert client.connect(address, 25, source=attacker) == "refused"
+        left = server.run("nft", "list", "tables") if first == "nftables" else server.run("iptables-save")
+        assert "mcban" not in left
+        node.mcban("unban", "-i", attacker)
+        assert client.connect(address, 25, source=attacker) == "accepted"
+        assert f"what an engine with firewall.backend {first} left in the kernel is taken out" in node.engine_log
+        assert "table inet theirs" in server.run("nft", "list", "tables")
+        assert "192.0.2.99" in server.run("iptables-save")
     finally:
         node.end()
