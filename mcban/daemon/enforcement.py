@@ -180,13 +180,13 @@ class Enforcement:
         nobody would lift its bans any more."""
         with closing(former):
             try:
-                left = former.read(())
+                stands = former.stands()
             except McbanError as error:  # its programs are not installed, say
                 log.debug("whether the %s backend left anything cannot be told: %s", former.name, error)
                 self._relieved = True
                 return
             try:
-                if left.rules or left.broken_rules:
+                if stands:
                     former.remove(())
                     log.info("what an engine with firewall.backend %s left in the kernel is taken out", former.name)
             except McbanError as error:
