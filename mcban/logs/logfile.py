@@ -142,6 +142,7 @@ class LogFile:
         """The next whole lines, about `limit` bytes at most unless one line is longer; b"" when none is complete.
 
         b"" is also the answer in the midst of a very long line: call again while `unscanned` says that there is more.
+        What stands before the first line that begins at `offset` or behind it is passed over.
         Raises Truncated, with nothing consumed, when the file was cut since the last call. The check comes after the
         reading: what was read before the file was cut belongs to the old content, and only the old head vouches for it.
         """
@@ -151,6 +152,13 @@ class LogFile:
             if self.unscanned() < 0:
                 raise Truncated
             return b""
+        if not self._begins_line(self.offset):
+            self.check()
+            first = chunk.find(b"\n") + 1
+            self.offset = self.scanned = start = start + (first or len(chunk))
+            chunk = chunk[first:] if first else b""
+            if not chunk:
+                return b""
         last = chunk.rfind(b"\n")
         if last < 0:
             self.check()
@@ -170,6 +178,11 @@ class LogFile:
         self.offset = self.scanned = end
         self.lines_cut += cut
         return data
+
+    def _begins_line(self, offset: int) -> bool:
+        """Whether a line begins there. Not in a log that was cut and has grown beyond where it was, when it begins as
+        before: what a header does. The rest of that line could look like a line of its own, and is none."""
+        return offset == 0 or os.pread(self.descriptor, 1, offset - 1) == b"\n"
 
     def unscanned(self) -> int:
         """Bytes that were not looked at yet; negative when the file is shorter than it was."""

@@ -46,6 +46,21 @@ def test_half_line_waits(tmp_path: Path) -> None:
     assert file.position("p").offset == log.stat().st_size
 
 
+@pytest.mark.parametrize("limit", [64, 1 << 20])
+@pytest.mark.parametrize("half", [b"", b"hal"])
+def test_the_rest_of_a_line_is_no_line(tmp_path: Path, limit: int, half: bytes) -> None:
+    """In a log that was cut and has grown beyond where it was read, and begins as before, reading goes on with the next
+    line: the end of one, which an attacker may have written, is never handed out as one."""
+    log = tmp_path / "log"
+    header = b"#" * 300 + b"\n"
+    log.write_bytes(header + b"one\n" + half)
+    file = LogFile(str(log))
+    assert read_all(file) == header + b"one\n"
+    log.write_bytes(header + b"a new line, of which the rest looks like a line" * 5 + b"\nnext\nlast\n")
+    assert read_all(file, limit) == b"next\nlast\n"
+    assert file.position("p").offset == log.stat().st_size
+
+
 def test_megabyte_line(tmp_path: Path) -> None:
     """A line of three megabytes is one line, also when it comes in pieces."""
     log = tmp_path / "log"
