@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import tempfile
@@ -27,6 +26,7 @@ from tests import postgres
 from tests.debian import MissingPackageError
 from tests.fail2ban_package import unpack
 from tests.mariadb import Server, shared_server
+from tests.missing import skip_or_fail
 from tests.once import folder_of_run
 from tests.postgres import PostgreSQL
 
@@ -61,9 +61,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         return unpack(folder_of_run(tmp_path_factory) / "fail2ban")
     except MissingPackageError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        skip_or_fail(str(error))
 
 
 @pytest.fixture(scope="session")
@@ -74,10 +72,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Co
             raise MissingPackageError("the driver is missing: pip install 'psycopg[binary]'")
         programs = postgres.programs(pytestconfig.cache.mkdir("postgresql"))
     except MissingPackageError as error:
-        why = f"no PostgreSQL: {error}"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
+        skip_or_fail(f"no PostgreSQL: {error}")
     with postgres.shared_server(folder_of_run(tmp_path_factory) / "postgresql", programs) as server:
         yield server
 
@@ -94,10 +89,7 @@ def require_mariadb() -> None:
     """Skip the test, saying why, where no MariaDB is; under CI that is a failure."""
     missing = [name for name in ("mariadbd", "mariadb-install-db", "mariadb") if not found(name)]
     if missing:
-        why = f"{', '.join(missing)} missing: apt-get install mariadb-server-core mariadb-client-core"
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
+        skip_or_fail(f"{', '.join(missing)} missing: apt-get install mariadb-server-core mariadb-client-core")
 
 
 def found(program: str) -> bool:

@@ -22,8 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
+from tests.missing import skip_or_fail
 from tests.patience import PATIENCE, until
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
@@ -73,10 +72,8 @@ def why_not() -> str | None:
 def require_journald() -> None:
     """Skip the test, saying why, where there can be no journald; under CI that is a failure."""
     lacking = why_not()
-    if lacking and os.environ.get("CI"):
-        pytest.fail(f"tests of the journal must run under CI, but: {lacking}")
     if lacking:
-        pytest.skip(lacking)
+        skip_or_fail(lacking)
 
 
 class Journald:

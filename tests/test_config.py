@@ -73,7 +73,7 @@ def test_the_defaults_are_those_of_the_interface(write: Path) -> None:
 
 
 def test_durations_may_be_written_in_words_or_seconds(write: Path) -> None:
-    """5, "5s"."""
+    """As for commands: 5 is five seconds, "90d" ninety days."""
     assert read(write, "[engine]\nsync_interval = 5").sync_interval == 5
     assert read(write, '[engine]\nkeep_events = "90d"').keep_events == 90 * 86_400
 

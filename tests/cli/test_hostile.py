@@ -138,7 +138,7 @@ ARGUMENTS = [
 
 
 def test_arguments(target: Terminal, values: list[str]) -> None:
-    """Jails, addresses, durations, options, files, filters, URLs."""
+    """Whatever is typed for a jail, an address, a duration, an option, a file, a filter or a URL is but text."""
     # What is typed rarely comes to a server: each command gets some of the values there, and each value some commands.
     every = 4 if url(target).startswith("mysql") else 2
     for (n, arguments), (m, value) in product(enumerate(ARGUMENTS), enumerate(values)):
@@ -148,7 +148,7 @@ def test_arguments(target: Terminal, values: list[str]) -> None:
 
 
 def test_rows_of_sql(target: Terminal, values: list[str]) -> None:
-    """Every column of text in every table that somebody may write into; then all is read, judged and enforced."""
+    """Whatever stands in a column that somebody may write into is but text when it is read, judged and enforced."""
     jail = {"name": "odd", "port": "25", "filter": "mc-exim-filter", "banaction": "mc-custom", "logpath": "/nowhere"}
     statement = (
         "INSERT INTO fail2ban_jail (enabled, name, maxretry, findtime, bantime, port, filter, banaction, logpath,"
@@ -210,7 +210,7 @@ def test_lines_of_logs(target: Terminal, values: list[str]) -> None:
 
 
 def test_imported_files(target: Terminal, values: list[str]) -> None:
-    """Lists, their names, and a database of fail2ban's whose jails and addresses are such values."""
+    """Neither a list, nor its name, nor a database of fail2ban's brings in more than addresses."""
     for value in values:
         for options in ((), ("--whitelist",), ("--skip-bad",)):
             typed(target, "import", "-j", "mc-exim-1d", *options, "-", stdin=f"{value}\n9.9.9.9 # {value}\n".encode())
@@ -236,7 +236,7 @@ def test_imported_files(target: Terminal, values: list[str]) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "mariadb"])
 def test_a_database_of_the_original(request: pytest.FixtureRequest, bare: Terminal, kind: str) -> None:
-    """Taken over with such values in every column."""
+    """It is taken over with whatever stands in its columns, which is but text."""
     bare.env["MCBAN_DATABASE_URL"] = request.getfixturevalue(f"empty_{kind}")
     original.make(url(bare), "DEFAULT CHARSET=utf8mb4")
     values = [value.replace("{canary}", str(bare.folder / CANARY)) for value in VALUES]

@@ -16,6 +16,7 @@ import pytest
 
 from tests.init.conftest import require
 from tests.init.service import MCBAN, SCRIPT, Service, gone, stranger
+from tests.missing import skip_or_fail
 from tests.netns import Host, require_netns
 from tests.patience import PATIENCE, until
 
@@ -175,7 +176,7 @@ def test_not_installed(service: Service) -> None:
 def test_without_permission() -> None:
     """Who may not start it is told to be root."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become someone else")
+        skip_or_fail("only root can become someone else")
     folder = Path(tempfile.mkdtemp())
     try:
         folder.chmod(0o755)
@@ -197,7 +198,7 @@ def test_without_permission() -> None:
 def test_someone_else_cannot_tell(service: Service) -> None:
     """Status answers 4 to who may not look, and never that nothing runs."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become someone else")
+        skip_or_fail("only root can become someone else")
     pid = service.start()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -221,7 +222,7 @@ def test_someone_else_cannot_tell(service: Service) -> None:
 def test_a_pid_file_that_may_not_be_read_tells_nothing() -> None:
     """Where the state directory is open to all and the pid file is not, nobody is told that the engine died."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become someone else")
+        skip_or_fail("only root can become someone else")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)

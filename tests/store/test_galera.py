@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import tempfile
 import threading
 import time
@@ -30,6 +29,7 @@ from tests.conftest import found
 from tests.debian import MissingPackageError
 from tests.e2e.node import Node as Gate
 from tests.galera import Cluster, library, private_cluster
+from tests.missing import skip_or_fail
 from tests.netns import require_netns
 from tests.patience import PATIENCE, until
 
@@ -48,9 +48,7 @@ def cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
             raise MissingPackageError(f"{', '.join(lacking)} missing: apt-get install mariadb-server-core")
         provider = library(pytestconfig.cache.mkdir("galera"))
     except MissingPackageError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        skip_or_fail(str(error))
     with tempfile.TemporaryDirectory(prefix="mcban-") as folder, private_cluster(Path(folder), provider) as made:
         yield made
 
