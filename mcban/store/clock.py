@@ -1,7 +1,8 @@
 """The clock that all nodes have in common: the database server's.
 
 Machines' clocks differ, by minutes where nobody looks after them. What a node writes into SQL, and what it compares
-with what others wrote, goes by the server's.
+with what others wrote, goes by the server's. Between two looks at that this machine's own steady clock tells what it
+says: whoever sets this machine's time by years ends no ban of all nodes with it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,19 @@ class ServerClock:
 
     def __init__(self, engine: Engine) -> None:
         self._question = _NOW[engine.dialect.name]
-        self.ahead = 0
-        """Seconds; 0 where the two agree within SAME_TIME."""
+        self._ahead = 0
+        self._lead: float | None = None
+        """Seconds by which the server's clock is ahead of our steady one."""
         event.listen(engine, "connect", self._connected)
+
+    @property
+    def ahead(self) -> int:
+        """Seconds; 0 where the two agree within SAME_TIME."""
+        if self._lead is not None:
+            ahead = self._lead + _steady() - time.time()
+            if abs(ahead - self._ahead) >= SAME_TIME:  # what is nearly as before stays, lest times jump to and fro
+                self._ahead = round(ahead) if abs(ahead) >= SAME_TIME else 0
+        return self._ahead
 
     def look(self, connection: Connection) -> None:
         """Look again: clocks are set."""
@@ -47,9 +58,12 @@ class ServerClock:
         connection.rollback()  # the question has begun a transaction
 
     def _compare(self, ask: Callable[[], Any]) -> None:
-        before = time.time()
-        server, after = float(ask()), time.time()
-        ahead = server - (before + after) / 2
-        # An answer that took long says little; and what is nearly as before stays, lest times jump to and fro.
-        if after - before < SAME_TIME <= abs(ahead - self.ahead):
-            self.ahead = round(ahead) if abs(ahead) >= SAME_TIME else 0
+        before = _steady()
+        server, after = float(ask()), _steady()
+        if after - before < SAME_TIME:  # an answer that took long says little
+            self._lead = server - (before + after) / 2
+
+
+def _steady() -> float:
+    """Seconds since the machine was started, also those in which it slept; nobody sets that."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
