@@ -111,12 +111,18 @@ class Engine:
         while not self._reading.begun and self._goes_on():
             self._go_without()
         if self._reading.begun:
-            self._reading.warm_up()
+            self._warm_up()
             if not self._catching_up(busy=True):
                 self._guarded(self._tend)
             self._loop()
         if self._membership.lost is not None:
             raise self._membership.lost
+
+    def _warm_up(self) -> None:
+        """What breaks here breaks again, and is told, where it matters."""
+        warm_up = self._reading.warm_up
+        self._guarded(warm_up, asks=False)
+        self._troubles.forget([warm_up.__name__])
 
     def _goes_on(self) -> bool:
         return not self._signals.stop and self._membership.lost is None
@@ -244,7 +250,7 @@ class Engine:
     def _over(self) -> None:
         """SQL can be asked again: what was done without it is looked at, and what failed is tried."""
         self._bridge.over()
-        self._troubles.begin_anew()
+        self._troubles.forget(self._vigil.activities)
         self._enforcement.doubt()
         self._statement.publish()
 

@@ -4,6 +4,7 @@ said once, however often it is met again, and is there for `mcban status` as lon
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,13 @@ from mcban.firewall.base import Refusal, summarise
 from mcban.service.context import Fault
 
 log = logging.getLogger("mcban")
+
+
+_COUNT = re.compile(r"(?<!\S)\d+(?!\S)")
+
+
+def _uncounted(why: str) -> str:
+    return _COUNT.sub("#", why)
 
 
 class Troubles:
@@ -25,19 +33,24 @@ class Troubles:
 
     def failed(self, activity: str, why: str) -> None:
         """An activity went wrong. One reason often stops several: it is said once."""
-        if why not in self._failed.values():
+        if not self._is_said(why):
             log.error("%s", why)
         self._failed[activity] = why
 
     def succeeded(self, activity: str) -> None:
         """An activity went well; when nothing else fails for the reason that it had, that is over."""
         over = self._failed.pop(activity, None)
-        if over is not None and over not in self._failed.values():
+        if over is not None and not self._is_said(over):
             log.info("over: %s", over)
 
-    def begin_anew(self) -> None:
-        """What failed is tried again, and said again when it fails."""
-        self._failed.clear()
+    def forget(self, activities: Iterable[str]) -> None:
+        """These are not done any more: what failed of them is nobody's trouble."""
+        for activity in activities:
+            self._failed.pop(activity, None)
+
+    def _is_said(self, why: str) -> bool:
+        """Whether something fails for this reason, also where that counts a little more, or less."""
+        return _uncounted(why) in map(_uncounted, self._failed.values())
 
     def find(self, faults: Iterable[Fault]) -> None:
         """These cannot be used, and no others."""
@@ -65,7 +78,7 @@ class Troubles:
     def status(self) -> dict[str, Any]:
         """For `mcban status`."""
         return {
-            "troubles": sorted(set(self._failed.values())),
+            "troubles": sorted({_uncounted(why): why for why in self._failed.values()}.values()),
             "faults": [asdict(fault) for fault in self._faults],
             "not_enforced": [asdict(refusal) for refusal in self._refusals],
         }

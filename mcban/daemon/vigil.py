@@ -45,6 +45,11 @@ class Vigil:
         self._restore_at = 0.0
         self._told: tuple[Outage | None, str] = None, ""
 
+    @property
+    def activities(self) -> list[str]:
+        """The names under which the troubles have what fails here."""
+        return [action.__name__ for action in (self.look_out, self._restore)]
+
     def turn(self) -> bool:
         """One turn of the loop while SQL is away; whether it is time to try that again."""
         outage = self._bridge.outage

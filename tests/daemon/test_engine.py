@@ -17,7 +17,7 @@ from mcban.errors import DatabaseError, FirewallError, McbanError, RefusedError
 from mcban.firewall.memory import MemoryFirewall
 from mcban.service import bans
 from mcban.service.context import Context
-from mcban.service.sources import Source
+from mcban.service.sources import Intake, Source
 from mcban.store.database import Database
 from tests.conftest import MakeContext
 from tests.daemon.desk import failures, follow
@@ -64,6 +64,27 @@ def test_a_defect_in_the_question_whether_the_database_is_there_does_not_end_the
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2 and "ZeroDivisionError" in told[0] and told[1] == "odd answer"
     assert engine._bridge.outage is None
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_defect_in_a_filter_does_not_keep_the_engine_from_starting(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, and met again with a line that matters; all else goes on."""
+    engine, tend = follow(context, tmp_path / "auth.log"), Enforcement.tend
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    def tended(self: Enforcement) -> None:
+        tend(self)
+        engine._signals.stop = True
+
+    monkeypatch.setattr(Intake, "hits", broken)
+    monkeypatch.setattr(Enforcement, "tend", tended)
+    engine.run()
+    assert "a defect of mcban, please report it: ZeroDivisionError" in caplog.text
+    assert engine._troubles.status()["troubles"] == []
 
 
 def test_changes_that_could_not_be_acted_on_are_taken_up_again(

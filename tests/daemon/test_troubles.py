@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from mcban.daemon.troubles import Troubles
@@ -47,3 +49,31 @@ def test_a_full_list_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
         "not enforced: 10.0.0.1 in mc-ssh-1d: the set is full",
     ]
     assert len(troubles.status()["not_enforced"]) == 201
+
+
+def test_a_reason_that_only_counts_otherwise_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """Of bans that somebody must decide about some end meanwhile: the log has one line, `status` the newest number, and
+    the log one when that is over; an address, or a jail that ends in a number, is another reason."""
+    caplog.set_level(logging.INFO, logger="mcban")
+    troubles = Troubles()
+    for left in (120, 119, 118):
+        troubles.failed("tend", f"SQL knows nothing of {left} of the {left} bans in the kernel")
+        troubles.failed("poll", f"SQL knows nothing of {left} of the {left} bans in the kernel")
+    (said,) = troubles.status()["troubles"]
+    assert "118 of the 118" in said
+    troubles.succeeded("poll")
+    troubles.succeeded("tend")
+    for jail in ("mine-1", "mine-2"):
+        troubles.failed("tend", f"set {jail} is there")
+    assert [line.split()[0] for line in caplog.messages] == ["SQL", "over:", "set", "set"]
+
+
+def test_what_is_not_done_any_more_is_forgotten_and_all_else_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Answers that take long, one after the other, bring no line anew of what is wrong all the time."""
+    troubles = Troubles()
+    for _ in range(3):
+        troubles.failed("tend", "a set of others")
+        troubles.failed("look_out", "out of order")
+        troubles.forget(["look_out"])
+    assert troubles.status()["troubles"] == ["a set of others"]
+    assert caplog.messages.count("a set of others") == 1
