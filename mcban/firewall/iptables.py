@@ -8,6 +8,7 @@ Works with iptables-nft and iptables-legacy: what `iptables` is on this host is 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,8 @@ PORTS_IN_A_RULE = 15
 """What iptables' multiport takes; a range counts as two."""
 PATIENCE = 20
 """Seconds that a program may take, waiting for iptables' lock included."""
+_TRIES = 5
+"""Times that it is started, when somebody presses Ctrl-C again and again."""
 NO_RAW_SOCKETS = (
     "no permission to change the firewall: CAP_NET_RAW is missing, which iptables needs beside CAP_NET_ADMIN; run as "
     "root, or give a container --cap-add=NET_ADMIN --cap-add=NET_RAW (compose: cap_add: [NET_ADMIN, NET_RAW])"
@@ -221,17 +224,20 @@ def _run(program: str, arguments: list[str], text: str) -> str:
     """Run one of iptables' programs. They are in sbin, which the PATH of a service or of cron may lack."""
     path = ":".join(filter(None, [os.environ.get("PATH"), "/usr/sbin", "/sbin"]))
     try:
-        done = subprocess.run(
-            [program, *arguments],
-            input=text,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PATIENCE,
-            check=False,
-            env={"PATH": path, "LC_ALL": "C"},
-            process_group=0,  # Ctrl-C is for the engine, which ends in order, not for half of a change of rules
-        )
+        for _ in range(_TRIES):
+            done = subprocess.run(
+                [program, *arguments],
+                input=text,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=PATIENCE,
+                check=False,
+                env={"PATH": path, "LC_ALL": "C"},
+                process_group=0,  # Ctrl-C is for the engine, which ends in order, not for half of a change of rules
+            )
+            if done.returncode != -signal.SIGINT:  # which came before the child was in a group of its own
+                break
     except FileNotFoundError as error:
         raise FirewallError(f"{program} not found; install Debian's package iptables") from error
     except subprocess.TimeoutExpired as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -99,6 +100,23 @@ def test_ip6tables_that_does_not_work_leaves_ipv4_enforced(
     monkeypatch.setenv("PATH", path)
     firewall.apply(left(firewall), now())
     assert left(firewall).empty
+
+
+def test_control_c_in_the_instant_in_which_a_program_starts_leaves_no_half(
+    kernel: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever presses it twice has the rules taken down all the same."""
+    firewall = IpsetFirewall()
+    firewall.apply(left(firewall), now())
+    hit = tmp_path / "hit"
+    hit.mkdir()
+    real = which("iptables-restore", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    program = hit / "iptables-restore"
+    program.write_text(f'#!/bin/sh\nmkdir {hit}/once && kill -INT $$\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{hit}:{os.environ['PATH']}")
+    firewall.remove(["mc-exim-1d"])
+    assert (hit / "once").is_dir() and "mcban" not in kernel.run("iptables-save")
 
 
 def test_a_kernel_without_ipv6_needs_no_rules_for_it(kernel: Host, monkeypatch: pytest.MonkeyPatch) -> None:
