@@ -28,6 +28,10 @@ TICK = 0.01
 """Seconds of CPU time between two looks."""
 
 
+def _take_late(_signal: int, _frame: FrameType | None) -> None:
+    """A tick that comes late ends nothing: not a match, nor the process, as it would where nobody handles it."""
+
+
 class GaveUp(Exception):  # noqa: N818  # what happened, not an error
     """The match took too long."""
 
@@ -70,9 +74,10 @@ class Watchdog:
     ) -> None:
         self.running = None
         if self._active:
-            # In this order: without a timer no signal can meet the old handler, which may well end the process.
+            # In this order: without a timer no further signal can meet the old handler. One that was sent already may
+            # do so: a tick in another thread's time waits for that thread, which may have to wait for a processor.
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            signal.signal(signal.SIGVTALRM, self._handler or signal.SIG_DFL)
+            signal.signal(signal.SIGVTALRM, self._handler if callable(self._handler) else _take_late)
             if any(self._timer):
                 signal.setitimer(signal.ITIMER_VIRTUAL, *self._timer)
 

@@ -5,6 +5,8 @@ Each of the matches here would take minutes or for ever; that the tests end is w
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC
@@ -133,6 +135,21 @@ def test_the_timer_and_the_handler_of_others_are_as_before(load: Load) -> None:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+def test_a_tick_that_comes_late_ends_nothing() -> None:
+    """One that was sent while lines were matched may arrive when they no longer are: the process goes on."""
+    code = (
+        "import os, signal\n"
+        "from mcban.filters.watchdog import Watchdog\n"
+        "for _ in range(2):\n"
+        "    with Watchdog():\n"
+        "        pass\n"
+        "    os.kill(os.getpid(), signal.SIGVTALRM)\n"
+        "print('goes on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "goes on\n", "")
 
 
 def test_in_another_thread_lines_are_matched_without_a_watch(load: Load) -> None:
