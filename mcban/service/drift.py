@@ -57,6 +57,9 @@ class DriftWatch:
         self._count_at = 0.0
         self._given: dict[str, Ends] = {}
         """What each list was given since it was looked at last."""
+        self._back: dict[str, frozenset[str]] = {}
+        """What the last full sync put into each list, until that is looked at: a firewall whose turnover is as old as
+        its last reading tells it as gone."""
         self._fresh: set[str] = set()
         """The lists that were not looked at since the last full sync."""
         self._look_at: dict[str, float] = {}
@@ -71,6 +74,8 @@ class DriftWatch:
         self._count_at = 0.0
         self._given = {jail: Ends(ends) for jail, ends in aim.wanted.entries.items()} if aim else {}
         self._fresh = set(self._given)
+        few = outcome.plan.additions <= MANY
+        self._back = {jail: frozenset(ends) for jail, ends in outcome.plan.add.items()} if few else {}
         if aim:  # what a list cost that is gone is no reason to look at the others less often
             self._costs = {jail: cost for jail, cost in self._costs.items() if jail in aim.aside}
 
@@ -149,12 +154,15 @@ class DriftWatch:
         given, self._given[jail] = self._given[jail], Ends()
         fresh = jail in self._fresh
         self._fresh.discard(jail)
+        back = self._back.pop(jail, frozenset())
         if not turnover.came and not turnover.went:
             return turnover
         ends = given.unpack()
         return Turnover(
             {entry for entry in turnover.came if ends.get(entry, 0) <= now},
-            {entry for entry in turnover.went if ends.get(entry, 0) > now} if fresh else turnover.went,
+            {entry for entry in turnover.went if ends.get(entry, 0) > now and entry not in back}
+            if fresh
+            else turnover.went,
         )
 
     def _set_right(self, context: Context, found: dict[str, Turnover]) -> Outcome:

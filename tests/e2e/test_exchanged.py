@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from socket import AF_INET, AF_INET6, AF_NETLINK, SOCK_RAW, inet_pton, socket
@@ -11,6 +12,7 @@ import pytest
 from mcban.core.model import FOREVER
 from mcban.firewall import nft_wire as wire
 from mcban.firewall.netlink import HEADER, NETLINK_NETFILTER, NLM_F_ACK, NLMSG_ERROR
+from mcban.service.drift import LOOK_EVERY
 from mcban.store.addresses import AddressRecord
 from tests.e2e.node import Node
 from tests.netns import one_host, require_netns
@@ -78,6 +80,22 @@ def test_an_entry_exchanged_by_hand_is_mended(gate: Node) -> None:
         await_mending(gate, gone, come)
     assert gate.in_step()
     assert "ERROR" not in gate.engine_log
+
+
+@pytest.mark.soak
+def test_an_entry_that_is_merely_gone_is_told_once(gate: Node) -> None:
+    """It is found by counting, and put back; the next looks at the list find nothing."""
+    gate.mcban("ban", "-j", "mc-exim-1d", "-i", BANNED)
+    gate.start()
+    time.sleep(1.5 * LOOK_EVERY)
+    if gate.env["MCBAN_FIREWALL"] == "ipset":
+        gate.host.run("ipset", "del", "mc-exim-1d", BANNED)
+    else:
+        gate.host.run("nft", f"delete element inet mcban mc-exim-1d {{ {BANNED} }}")
+    until(lambda: held(gate, BANNED) and "mended: " in gate.engine_log, "the mending")
+    time.sleep(2.5 * LOOK_EVERY)
+    assert gate.engine_log.count("mended: ") == 1
+    assert held(gate, BANNED)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,31 @@ def test_what_was_exchanged_before_the_first_look_is_found_too(context: Context)
     assert watch.drifted(context, 2.0), "by now one is missing, which the count shows"
 
 
+def test_what_a_full_sync_put_back_is_not_gone_a_second_time(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turnover may be as old as the last reading, which found the entry gone: it is told once."""
+    ips = fill(context, 5)
+    watch = watch_of(context)
+    assert watch.look(context, 10.0) == Outcome(Plan())
+    firewall_of(context).entries["mc-exim-1y"].pop(ips[0])
+    mended = sync(context)
+    assert mended.exchanged == (f"1 entry gone from mc-exim-1y: {ips[0]}",)
+    watch.synced(context, mended, 20.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            firewall_of(context),
+            "turnover",
+            lambda jail: Turnover(set(), {ips[0]} & set(mended.plan.add.get(jail, ()))),
+        )
+        outcome = watch.look(context, 30.0)
+    assert outcome is not None
+    assert outcome.exchanged == ()
+    firewall_of(context).turnover("mc-exim-1y")
+    firewall_of(context).entries["mc-exim-1y"].pop(ips[0])
+    outcome = watch.look(context, 40.0)
+    assert outcome is not None
+    assert outcome.exchanged == (f"1 entry gone from mc-exim-1y: {ips[0]}",)
+
+
 def test_a_look_finds_nothing_in_what_is_in_order(context: Context, machine: Machine) -> None:
     """Bans recorded, made and lifted by hand, and those that end: none is taken for somebody's doing."""
     fill(context, 20)
