@@ -9,7 +9,7 @@ from mcban.core.address import Network, covers, pack, parse_network, to_network
 from mcban.core.allowlist import EVERYWHERE, Screen
 from mcban.core.model import Jail, Kind
 from mcban.errors import RefusedError, UsageError, printable
-from mcban.service.bans import BY_HAND, Report
+from mcban.service.bans import BY_HAND, Report, written
 from mcban.service.context import Context, World
 from mcban.service.jails import select
 from mcban.service.sync import end_of, entry_of, sync
@@ -46,7 +46,8 @@ def allow(context: Context, name: str | None, entries: Sequence[str]) -> Report:
         return said, lift_covered(context, transaction, jails, entries)
 
     said, lifted = context.database.write(work)
-    sync(context, meant=[*entries, *(line.split()[0] for line in lifted)])
+    with written([*said, *lifted]):
+        sync(context, meant={*entries, *(line.split()[0] for line in lifted)})
     return Report((*said, *lifted))
 
 
@@ -77,20 +78,27 @@ def lift_covered(
         bans = transaction.addresses.in_force(context.now, list(jails))
     else:
         bans = [row for row in transaction.addresses.get(covering, list(jails)) if row.active]
-    said = []
+    lifted: list[AddressRecord] = []
+    events: list[Event] = []
+    forgotten: dict[str, list[str]] = {}
+    last = transaction.hits.last_number()
     for ban in bans:
         banned, jail = entry_of(ban), jails[ban.jail]
         if banned is None or not _is_covered(banned, screen, networks):
             continue
         ban.until = min(end_of(ban, jail, context.now), context.now)
         ban.active, ban.blacklisted, ban.forced = False, False, False
-        ban.lifted_after = transaction.hits.last_number()
-        transaction.addresses.save([ban])
+        ban.lifted_after = last
+        lifted.append(ban)
         if jail.kind is Kind.BLACKLIST:
-            transaction.hits.forget([banned], jail.group)  # or the next one would lead there again
-        transaction.events.add([_event(context, "lift", banned, ban.jail)])
-        said.append(f"{banned} lifted in {ban.jail}")
-    return said
+            forgotten.setdefault(jail.group, []).append(banned)  # or the next one would lead there again
+        events.append(_event(context, "lift", banned, ban.jail))
+    # Together: a network may cover a hundred thousand, and every other writer waits for this transaction.
+    transaction.addresses.save(lifted)
+    transaction.events.add(events)
+    for group, some in forgotten.items():
+        transaction.hits.forget(some, group)
+    return [f"{event.ip} lifted in {event.jail}" for event in events]
 
 
 def _is_covered(banned: str, screen: Screen, networks: Iterable[Network]) -> bool:
@@ -147,7 +155,8 @@ def disallow(context: Context, name: str | None, entries: Sequence[str]) -> Repo
         return said
 
     said = context.database.write(work)
-    sync(context)
+    with written(said):
+        sync(context)
     return Report(tuple(said))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import event
 
 from mcban.errors import RefusedError, UsageError
 from mcban.service import upkeep
@@ -55,6 +56,24 @@ def test_allowing_lifts_in_sql_and_kernel_and_protects(
             ban(context, jail, [IP], None, force=True, yes=True)
     for group in ("mc-exim", "mc-ssh"):
         assert not {b.jail for b in fail(context, 40, group=group).bans} & free
+
+
+def test_a_network_that_covers_many_bans_lifts_them_together(context: Context) -> None:
+    """Who else writes waits for it: it must not take a statement for each of them."""
+    bans = [f"203.0.113.{n}" for n in range(256)]
+    for jail in ("mc-exim-1d", "mc-exim-bl"):
+        ban(context, jail, bans, None, force=False, yes=False)
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    event.listen(context.database.engine, "before_cursor_execute", note)
+    said = allow(context, None, [NETWORK]).done
+    event.remove(context.database.engine, "before_cursor_execute", note)
+    assert len(said) == 1 + 2 * len(bans)
+    assert not any(in_force(context, one) or held(context, one) for one in bans[::50])
+    assert len(asked) < len(bans) // 2
 
 
 @pytest.mark.parametrize("how", ["whitelist", "ignoreip", "protected", "host name", "plain SQL"])
