@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mcban.core.address import covers, parse_network, to_network
@@ -335,18 +336,26 @@ def until(end: int | None, now: int) -> str:
     return f"for {about(max(0, end - now))}"
 
 
+@contextmanager
+def written(done: Sequence[str]) -> Iterator[None]:
+    """Around the sync that follows on what was `done` in SQL: a FirewallError that it raises says so, lest somebody
+    take it for undone."""
+    try:
+        yield
+    except FirewallError as error:
+        if not done:
+            raise
+        said = "; ".join(done[:MOST_TOLD]) + ("; …" if len(done) > MOST_TOLD else "")
+        raise FirewallError(f"{error}; the database has it all the same: {said}") from error
+
+
 def _carry_out(context: Context, name: str | None, work: Callable[[Transaction], _Desk]) -> Report:
     """Ask the kernel whether it would listen, write SQL, then bring the groups concerned to it. Raises FirewallError
     with what was written, where the kernel does not do all of it after all."""
     context.firewall.stands()
     desk = context.database.write(work)
     groups = {jail.group for jail in desk.jails}
-    try:
+    with written(desk.done):
         outcome = sync(context, groups if name is not None else None, meant=desk.lifted)
-    except FirewallError as error:
-        if not desk.done:
-            raise
-        written = "; ".join(desk.done[:MOST_TOLD]) + ("; …" if len(desk.done) > MOST_TOLD else "")
-        raise FirewallError(f"{error}; the database has it all the same: {written}") from error
     refused = [f"not enforced: {line}" for line in summarise(outcome.refusals)]
     return Report(tuple(desk.done), tuple(desk.failed + refused))

@@ -24,7 +24,7 @@ from mcban.core.model import FOREVER, Jail, Kind
 from mcban.errors import RefusedError, UsageError, printable
 from mcban.firewall.base import summarise
 from mcban.service.allow import allowances, lift_covered
-from mcban.service.bans import WIDEST, Report
+from mcban.service.bans import WIDEST, Report, written
 from mcban.service.context import Context
 from mcban.service.jails import select
 from mcban.service.sync import end_of, entry_of, sync
@@ -188,7 +188,8 @@ def _import(context: Context, offers: Iterable[Offer], names: Collection[str], p
         tally.skipped |= done.skipped
     book = context.database.read(lambda t: load_world(context, t)).book
     groups = {jail.group for name in names for jail in select(book, name)}
-    refusals = sync(context, groups).refusals if groups else ()
+    with written(tally.lines()):
+        refusals = sync(context, groups).refusals if groups else ()
     failed = [f"not enforced: {line}" for line in summarise(refusals)]
     return Report(tuple(tally.lines() or ["nothing to import"]), tuple(_capped(failed)))
 
@@ -311,11 +312,12 @@ def import_allowed(context: Context, name: str | None, entries: Collection[str])
 
         added, ended = context.database.write(work)
         new, lifted = new + added, lifted + ended
-    sync(context, meant=entries)
     where = f"in {name}" if name else "everywhere"
     said = [f"{new} allowed {where}"] * bool(new or not entries)
     said += [f"{len(entries) - new} allowed {where} already"] * (len(entries) > new)
     said += [f"{lifted} {'ban' if lifted == 1 else 'bans'} lifted"] * bool(lifted)
+    with written(said):
+        sync(context, meant=entries)
     return Report(tuple(said))
 
 

@@ -11,7 +11,7 @@ from mcban.core.duration import FOREVER_DURATION, format_duration, parse_duratio
 from mcban.core.model import Group, Jail, Kind
 from mcban.errors import DataError, RefusedError, UsageError, printable
 from mcban.firewall.base import summarise
-from mcban.service.bans import Report
+from mcban.service.bans import Report, written
 from mcban.service.context import Context, JailBook, World
 from mcban.service.jails import check_ladder, ladder_rows, read_book, select, select_group, settle, to_jail
 from mcban.service.sources import check_source
@@ -129,8 +129,9 @@ def remove(context: Context, name: str, *, yes: bool) -> Report:
     def work(transaction: Transaction, world: World) -> list[str]:
         names = _to_remove(transaction, world, name)
         bans = transaction.addresses.in_force(context.now, names)
+        number = f"{len(bans)} {'ban' if len(bans) == 1 else 'bans'}"
         if bans and not yes:
-            raise RefusedError(f"{name} holds {len(bans)} bans, which would be lifted: say --yes if you mean it")
+            raise RefusedError(f"{name} holds {number}, which would be lifted: say --yes if you mean it")
         for row in bans:
             row.active, row.until, row.blacklisted, row.forced = False, context.now, False, False
         transaction.addresses.save(bans)
@@ -140,7 +141,7 @@ def remove(context: Context, name: str, *, yes: bool) -> Report:
         for jail in names:
             transaction.jails.delete(jail)
         said = [f"{jail} removed" for jail in names] + _stop_promotion(transaction, names)
-        return said + ([f"{len(bans)} bans lifted"] if bans else [])
+        return said + ([f"{number} lifted"] if bans else [])
 
     return _carry_out(context, work, lifts=True)
 
@@ -281,7 +282,8 @@ def _carry_out(context: Context, work: Work, *, lifts: bool = False) -> Report:
     stood = context.firewall.stands()
     said = context.database.write(lambda t: work(t, load_world(context, t)))
     if stood:
-        outcome = sync(context)
+        with written(said):
+            outcome = sync(context)
         failed = [f"not enforced: {line}" for line in summarise(outcome.refusals)]
         return Report(tuple(said), tuple(failed + [outcome.withheld] * (lifts and bool(outcome.withheld))))
     return Report(tuple(said))

@@ -324,7 +324,7 @@ def test_a_jail_is_added_and_removed(context: Context) -> None:
     add(context, made("my", escalate=True, max_count=3), force=False)
     assert set(rows(context)) >= {"my-1d", "my-1w", "my-1m", "my-1y", "my-bl"}
     fail(context, 3, group="my")
-    with pytest.raises(RefusedError, match="holds 1 bans"):
+    with pytest.raises(RefusedError, match="holds 1 ban, which"):
         remove(context, "my", yes=False)
     remove(context, "my", yes=True)
     sync(context)
