@@ -168,8 +168,7 @@ class LocalCopy:
         try:
             if os.fstat(descriptor).st_size != self._size:
                 raise OSError(0, "somebody else has changed it")
-            if os.write(descriptor, block) != len(block):
-                os.ftruncate(descriptor, self._size)  # the disk is full: half a block says nothing
+            if os.write(descriptor, block) != len(block):  # half a block says nothing to who reads it
                 raise OSError(0, "no space left on the disk")
         finally:
             os.close(descriptor)

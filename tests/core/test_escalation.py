@@ -118,6 +118,15 @@ def test_a_late_hit_of_a_time_in_which_the_blacklist_held_counts_for_nobody() ->
     assert judge_all(EXIM, {IP: record}, [Hit(999, IP, "mc-exim")], 2, {}) == [(2, NOT_COUNTED)]
 
 
+def test_a_hit_that_is_still_to_come_counts_from_its_moment_on() -> None:
+    """A log whose clock is ahead: the hit counts when its time has come, for as long as the tier looks back."""
+    record = Record()
+    run(EXIM, [1_000_000], record)
+    day = EXIM.tiers[0]
+    counted = [hits_counted(day, record, 1_000_000 + late) for late in (-1, 0, day.findtime - 1, day.findtime)]
+    assert counted == [0, 1, 1, 0]
+
+
 @given(groups(), lives())
 def test_no_more_hits_are_kept_than_a_tier_can_ask_for(group: Group, life: list[Step]) -> None:
     """At most the highest maxretry of hits, none older than the longest look-back; what is dropped is said once."""
