@@ -19,6 +19,7 @@ from mcban.daemon.lookout import Lookout
 from mcban.errors import DatabaseError, DataError, McbanError
 from mcban.logs import LogStatus
 from mcban.service.context import Context, World
+from mcban.service.drift import CLOCK
 from mcban.service.known import Known, ask, known_by
 from mcban.service.local_copy import Copied, LocalCopy, age_of, read_copy
 from mcban.service.sources import Intake, find_sources
@@ -219,7 +220,9 @@ class Bridge:
             return NOTHING
         aim = self._lookout.aim() if self._lookout is not None else self.known.aim(self._context)
         glance = self._context.firewall.glance(list(aim.wanted.entries))
-        if glance.whole and all(glance.counts.get(jail, 0) for jail, ends in aim.wanted.entries.items() if ends):
+        lasting = self._context.now + CLOCK
+        fewest = {jail: sum(end > lasting for end in ends.values()) for jail, ends in aim.wanted.entries.items()}
+        if glance.whole and all(glance.counts.get(jail, 0) >= number for jail, number in fewest.items()):
             return NOTHING
         unfinished = None
         try:

@@ -359,3 +359,23 @@ def test_who_is_let_in_by_an_answer_that_took_long_is_not_put_out_while_the_next
     assert not held(context) and engine._bridge.watching
     engine._guarded(engine._vigil._restore, asks=False)
     assert not held(context)
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_single_ban_that_somebody_takes_out_meanwhile_is_put_back(
+    context: Context, host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It need not be the last of its list; nothing is read, and nothing said, while nobody takes anything."""
+    engine = follow(replace(context, firewall=IpsetFirewall()), tmp_path / "auth.log")
+    bans.ban(context, "mc-ssh-1d", [IP, "198.51.100.1"], None, force=False, yes=False)
+    engine._guarded(engine._poll)
+    engine._bridge.failed("away")
+    restore = engine._vigil._restore
+    engine._guarded(restore, asks=False)
+    host.run("ipset", "del", "mc-ssh-1d", IP)
+    for _ in range(3):
+        engine._guarded(restore, asks=False)
+    assert IP in host.run("ipset", "list", "mc-ssh-1d").split()
+    assert [line for line in caplog.messages if "mended" in line] == [
+        f"mended while the database is away: 1 entry gone from mc-ssh-1d: {IP}"
+    ]
