@@ -43,6 +43,6 @@ def list_(ctx: click.Context, name: str | None, as_json: bool) -> None:
     if as_json:
         emit([{"ip": row.ip, "jail": row.jail, "host": row.host} for row in rows])
     elif rows:
-        table(("ADDRESS", "JAIL"), ((row.ip, "all" if row.jail in {"", "*"} else row.jail) for row in rows))
+        table(("ADDRESS", "JAIL"), ((row.ip, "everywhere" if row.jail in {"", "*"} else row.jail) for row in rows))
     else:
         click.echo("nobody is whitelisted")

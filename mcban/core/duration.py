@@ -43,6 +43,11 @@ def format_duration(seconds: int) -> str:
     return f"{seconds}s"
 
 
+def lasting(seconds: int) -> str:
+    """`for 1w`, `for ever`: how long something is to last."""
+    return f"for {format_duration(seconds).removeprefix('for ')}"
+
+
 @lru_cache(maxsize=128)  # the bans of a batch end at few different times
 def about(seconds: int) -> str:
     """`seconds` that pass, for a person: whole days as settings say them (`format_duration`), all else in the two

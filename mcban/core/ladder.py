@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mcban.core.duration import format_duration
+from mcban.core.duration import format_duration, lasting
 from mcban.core.model import Kind
 
 BLACKLIST_SUFFIX = "-bl"
@@ -91,8 +91,9 @@ def faults(steps: Sequence[Step]) -> list[str]:
 
 def table(steps: Iterable[Step]) -> str:
     """A ladder in one line: `1d 5 in 1h for 1d, 1w 10 in 2d for 1w`."""
-    lengths = [(step, format_duration(step.bantime).removeprefix("for ")) for step in steps]
-    return ", ".join(f"{s.suffix} {s.maxretry} in {format_duration(s.findtime)} for {long}" for s, long in lengths)
+    return ", ".join(
+        f"{step.suffix} {step.maxretry} in {format_duration(step.findtime)} {lasting(step.bantime)}" for step in steps
+    )
 
 
 def _length(bantime: int) -> float:

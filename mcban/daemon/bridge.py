@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mcban.core.allowlist import AllowList
-from mcban.core.duration import about
+from mcban.core.duration import about, lasting
 from mcban.core.model import FOREVER, Ban, Hit, Position
 from mcban.core.plan import Plan
 from mcban.daemon.damage import Damage
@@ -34,6 +34,8 @@ REMEMBERED = 5_000
 """Hits that were counted last and are still known when SQL goes, so that those who were half-way are not forgotten."""
 CATCH_UP = 60.0
 """Seconds for which bans that SQL has not confirmed are left alone while the logs are read again, at the most."""
+JUST_NOW = 60
+"""Seconds since the beginning of a ban, up to which its length is the jail's; later it is what is left of it."""
 NOTHING = Outcome(Plan())
 """There was nothing to do."""
 
@@ -316,6 +318,8 @@ def describe(ban: Ban, now: int) -> str:
     """A ban in one line, with its reason."""
     if ban.until >= FOREVER:
         length = "for ever"
+    elif now - ban.since < JUST_NOW:
+        length = lasting(ban.until - ban.since)
     elif ban.until <= now:
         length = f"for {about(ban.until - ban.since)}, over by now"
     else:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mcban.core.address import covers, parse_network, to_network
-from mcban.core.duration import FOREVER_DURATION, about
+from mcban.core.duration import FOREVER_DURATION, about, lasting
 from mcban.core.escalation import network_of, promotion, was_counted
 from mcban.core.model import FOREVER, Jail, Kind, number_of, of_group
 from mcban.errors import FirewallError, RefusedError, UsageError, printable
@@ -234,17 +234,17 @@ class _Desk:
                 self.done.append(f"{entry} is banned in {jail.name} already, for ever")
                 return
         row.active, row.since, row.last_hit = True, row.since if renewed else now, now
+        length = until(row.until, now)
         if not (renewed and same_end):
-            row.until = self._ends(now, jail.bantime if duration is None else duration)
+            granted = jail.bantime if duration is None else duration
+            row.until, length = self._ends(now, granted), lasting(granted)
         row.count += not renewed
         row.blacklisted = jail.kind is Kind.BLACKLIST
         row.reason, row.host, row.lifted_after, row.forced = reason, self.context.config.node, None, forced
         self.transaction.addresses.save([row])
         self.transaction.events.add([_event(row, "blacklist" if row.blacklisted else "ban", self.context)])
         back = held_back(self.world, row, jail)
-        self.done.append(
-            f"{entry} banned in {jail.name} {until(row.until, now)}" + (f"; not enforced: {back}" if back else "")
-        )
+        self.done.append(f"{entry} banned in {jail.name} {length}" + (f"; not enforced: {back}" if back else ""))
 
     @staticmethod
     def _ends(now: int, duration: int) -> int:

@@ -26,7 +26,7 @@ from typing import Any
 from mcban.config import parse_allowed
 from mcban.core import ladder
 from mcban.core.address import parse_network
-from mcban.core.duration import FOREVER_DURATION, format_duration
+from mcban.core.duration import FOREVER_DURATION, format_duration, lasting
 from mcban.core.model import FOREVER, Kind
 from mcban.errors import printable
 from mcban.store.addresses import AddressRecord
@@ -136,7 +136,7 @@ class Inheritance:
             return
         due = next(step.bantime for step in ladder.generate(1) if step.suffix == suffix)
         if bantime != due:
-            long = "for ever" if bantime < 0 else f"for {format_duration(bantime)}"
+            long = lasting(max(bantime, FOREVER_DURATION))
             self.to_mend.append(
                 f"{printable(name)} bans {long}, not for {format_duration(due)}: left so; "
                 f"mcban jail change -j {printable(name)} --option bantime -v {format_duration(due)} changes it"

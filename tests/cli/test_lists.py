@@ -19,7 +19,7 @@ def test_the_whitelist_lifts_and_protects(terminal: Terminal) -> None:
     assert len([line for line in said if " lifted in mc-exim-1" in line]) == 4
     assert terminal.json("banned") == []
     assert terminal.json("whitelist", "list") == [{"ip": "203.0.113.0/24", "jail": "*", "host": _node(terminal)}]
-    assert terminal.does("whitelist", "list")[1].split() == ["203.0.113.0/24", "all"]
+    assert terminal.does("whitelist", "list")[1].split() == ["203.0.113.0/24", "everywhere"]
     terminal.does("whitelist", "remove", "-i", "203.0.113.0/24")
     assert terminal.json("whitelist", "list") == []
     assert terminal.does("whitelist", "list") == ["nobody is whitelisted"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcban.core.duration import LONGEST, about, format_duration, parse_duration
+from mcban.core.duration import LONGEST, about, format_duration, lasting, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,11 @@ def test_a_rest_of_time_is_said_in_its_two_largest_units(seconds: int, said: str
 def test_a_ban_of_whole_days_is_as_long_wherever_it_is_told(seconds: int) -> None:
     """1w, in the words of the jail's own row, not 7d."""
     assert about(seconds) == format_duration(seconds)
+
+
+def test_what_is_to_last_is_said_in_the_same_words() -> None:
+    """By commands, and in the engine's log."""
+    assert [lasting(seconds) for seconds in (604_800, 5_400, -1)] == ["for 1w", "for 90m", "for ever"]
 
 
 def test_many_weeks_are_days() -> None:
