@@ -211,6 +211,20 @@ def test_whom_sql_allows_is_not_among_the_bans_that_are_counted(database: Databa
     assert database.read(lambda t: t.addresses.counts(NOON)) == {"mc-exim-1d": (0, 0)}
 
 
+def test_bans_are_counted_in_a_thousand_jails_as_in_one(database: Database) -> None:
+    """By jail the fewest and the most that run, at an end by a clock that may be off, whatever the number of jails."""
+    jails = [f"jail-{number}" for number in range(1000)]
+    records = [
+        AddressRecord(f"203.0.113.{n}", jail, active=True, since=NOON, until=NOON + 10 * n)
+        for at, jail in enumerate(jails)
+        for n in range(at % 3)
+    ]
+    database.write(lambda t: t.addresses.save(records))
+    for some in ([], jails[:1], jails[2:3], jails):
+        found = database.read(lambda t, some=some: t.addresses.running_counts(some, NOON - 5, NOON + 5))  # type: ignore[misc]
+        assert found == {jail: ((0, 0), (0, 1), (1, 2))[jails.index(jail) % 3] for jail in some}
+
+
 def test_every_change_by_plain_sql_is_noted(database: Database) -> None:
     """Insert, update, rename and delete of bans and jails: a running engine asks for what came since. Only what is
     dropped when it neither bans nor allows any more tells nobody anything."""
