@@ -26,6 +26,9 @@ class Window:
         self.matcher = matcher
         self._owed = 0
         """How many of the next lines must be matched: as long as a line that tells is in the window."""
+        self._put_off: tuple[Callable[[Line], None], list[Line]] | None = None
+        """The last lines of a block of which none told, to go into the window when a line is to be matched: most
+        windows of most logs see none."""
 
     def scan(
         self, block: bytes, telling: Sequence[Line], judge: Judge[Hit], remember: Callable[[Line], None]
@@ -34,6 +37,12 @@ class Window:
 
         `judge` is called for lines that must be matched, `remember` for those that only go into the window.
         """
+        if not telling and not self._owed:
+            lines = _last_lines(block, 0, len(block), self.matcher.maxlines - 1)
+            if len(lines) == self.matcher.maxlines - 1:  # all that the window holds
+                self._put_off = remember, lines
+                return
+        self._recall()
         position = 0
         for start, end in [*telling, (len(block), -1)]:
             while self._owed and position < start:
@@ -47,6 +56,13 @@ class Window:
                 self._owed = self.matcher.maxlines
                 yield from self._judge((start, end), judge)
                 position = end + 1
+
+    def _recall(self) -> None:
+        if self._put_off:
+            remember, lines = self._put_off
+            self._put_off = None
+            for line in lines:
+                remember(line)
 
     def _judge(self, line: Line, judge: Judge[Hit]) -> Iterator[Hit]:
         told = judge(line)

@@ -151,6 +151,7 @@ OPTIONS: list[dict[str, object]] = [
     {"datepattern": "%Y-%m-%d %H:%M:%S"},
     {"datepattern": "{UNB}%Y-%m-%d %H:%M:%S**"},
     {"datepattern": "{NONE}"},
+    {"datepattern": "^(?:.* )?(%Y-%m-%d %H:%M:%S)"},
 ]
 STATEFUL = [
     "^ host: <F-MLFID>x</F-MLFID> from <ADDR>\n            ^ failed <F-MLFID>\\w+</F-MLFID> no$",
@@ -209,19 +210,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Filter]:
         make(rule, {})
     for rule in WINDOWS:
         make(rule, {"maxlines": 4})
+    make(r"^.*\n refused.* <ADDR>", {"maxlines": 2})
     return filters
 
 
 @pytest.mark.parametrize("finder", FINDERS)
-@given(lines=LINES, dates=st.lists(st.sampled_from(DATES), min_size=9, max_size=9), cut=st.integers(0, 9))
+@given(
+    lines=LINES,
+    dates=st.lists(st.sampled_from(DATES), min_size=9, max_size=9),
+    cuts=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+)
 @settings(max_examples=100)
 def test_a_block_gives_what_each_line_alone_would_give(
-    made: list[Filter], finder: MakeFinder, lines: list[str], dates: list[str], cut: int
+    made: list[Filter], finder: MakeFinder, lines: list[str], dates: list[str], cuts: tuple[int, int]
 ) -> None:
     """Searching whole blocks first never changes the result: it is that of the expressions, line by line, whichever
     way the blocks are searched and wherever they end."""
     dated = [(date + line).encode() for date, line in zip(dates, lines, strict=False)]
-    blocks = [b"".join(line + b"\n" for line in part) for part in (dated[:cut], dated[cut:])]
+    first, second = sorted(cuts)
+    parts = dated[:first], dated[first:second], dated[second:]
+    blocks = [b"".join(line + b"\n" for line in part) for part in parts]
     assert in_blocks(Scanner(made, UTC, finder), blocks, NOW) == one_by_one(made, dated, NOW, UTC)
 
 
