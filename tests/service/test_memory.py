@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.engine import Transaction
 
 from mcban.config import Config
 from mcban.core.model import Hit
@@ -95,8 +96,11 @@ def test_whoever_was_allowed_meanwhile_is_not_counted(make_context: MakeContext,
     assert fail(context, memory, 20, "203.0.113.9") == []
 
 
-def test_what_could_not_be_written_is_not_remembered(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same batch, offered again, counts once, also where nobody else's change says that much was forgotten."""
+@pytest.mark.parametrize(("place", "name"), [(EventTable, "add"), (Transaction, "commit")])
+def test_what_could_not_be_written_is_not_remembered(
+    context: Context, monkeypatch: pytest.MonkeyPatch, place: type[object], name: str
+) -> None:
+    """In the midst of it, or as it is committed: the same batch, offered again, counts once."""
     memory = Memory()
     assert fail(context, memory, 4) == []
 
@@ -104,7 +108,7 @@ def test_what_could_not_be_written_is_not_remembered(context: Context, monkeypat
         raise DatabaseError("the disk is gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(EventTable, "add", refuse)
+        patch.setattr(place, name, refuse)
         with pytest.raises(DatabaseError, match="the disk is gone"):
             fail(context, memory)
     assert fail(context, memory) == ["mc-exim-1d"]
