@@ -94,6 +94,22 @@ def test_copied_and_cut(log: Path, follow: Follow, down: bool, longer: bool) -> 
     assert len(words(reader)) == 3 + len(new)
 
 
+def test_a_file_that_begins_alike_and_is_shorter_is_no_copy(log: Path, follow: Follow) -> None:
+    """A copy of before does not hold what is missing: nothing of it is read a second time, and what is lost is said."""
+    append(log, *(f"Nov 22 10:01:{n} n{n}" for n in range(10, 40)))
+    shutil.copyfile(log, f"{log}.1")
+    reader = follow(log)
+    append(log, "last")
+    before = words(reader)
+    reader.stop()
+    os.truncate(log, 0)
+    append(log, "x new")
+    reader.start()
+    assert words(reader) == [*before, "new"]
+    (warning,) = reader.follower.take_warnings()
+    assert "were not read" in warning
+
+
 def test_cut_in_the_middle(log: Path, follow: Follow) -> None:
     """A log that lost its last line, but not its beginning, is read on, not read again."""
     reader = follow(log)
