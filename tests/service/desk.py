@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import text
 
-from mcban.core.model import Hit
+from mcban.core.model import FOREVER, Hit
 from mcban.firewall.memory import MemoryFirewall
 from mcban.service.context import Context
 from mcban.service.record import Recorded, record
-from mcban.service.sync import enforce
+from mcban.service.sync import enforce, sync
 from mcban.store.addresses import AddressRecord
 from mcban.store.tables import METADATA
 from tests.conftest import NOON
@@ -77,3 +77,18 @@ def sql_time(at: int) -> str:
 
 
 __all__ = ["IP", "NOON", "TIERS", "dump", "execute", "fail", "held", "in_force", "known", "row", "sql_time"]
+
+
+def firewall_of(context: Context) -> MemoryFirewall:
+    """The memory that stands for the kernel."""
+    assert isinstance(context.firewall, MemoryFirewall)
+    return context.firewall
+
+
+def fill(context: Context, number: int) -> list[str]:
+    """`number` bans that run for ever, in SQL and in the kernel."""
+    ips = [f"198.51.{n // 250}.{n % 250 + 1}" for n in range(number)]
+    rows = [AddressRecord(ip, "mc-exim-1y", 1, True, since=NOON, until=FOREVER) for ip in ips]
+    context.database.write(lambda t: t.addresses.save(rows))
+    sync(context)
+    return ips
