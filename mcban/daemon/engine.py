@@ -132,18 +132,24 @@ class Engine:
         later = {name: now + every for name, (every, _) in timers.items()}
         self._due = {**later, "sources": NEVER, "reload": NEVER, **self._due}
         while self._goes_on():
+            if signals.reload:
+                self._take_reload()
             if self._bridge.outage is not None:
                 self._go_without()
                 continue
             busy = self._guarded(self._read_some) is True
-            if signals.reload:
-                signals.reload = False
-                self._troubles.say_faults_again()
-                self._due["reload"] = 0.0
             waiting = self._catching_up(busy=busy)
             if signals.stop or self._do_what_is_due(timers, waiting) or busy or self._bridge.outage is not None:
                 continue
             self._sleep()
+
+    def _take_reload(self) -> None:
+        """Somebody asked for one."""
+        self._signals.reload = False
+        self._troubles.say_faults_again()
+        self._due["reload"] = 0.0
+        if self._bridge.outage is not None:
+            log.info("jails and filters are read again when the database is back")
 
     def _go_without(self) -> None:
         """One turn of the loop while SQL is away."""

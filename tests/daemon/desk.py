@@ -24,10 +24,10 @@ def follow(context: Context, log: Path) -> Engine:
     return engine
 
 
-def failures(context: Context, number: int) -> str:
-    """Lines of sshd, a login of IP that failed in each."""
+def failures(context: Context, number: int, ip: str = IP) -> str:
+    """Lines of sshd, a login of `ip` that failed in each."""
     date = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(context.now))
-    return "".join(f"{date} h sshd[{n}]: Failed password for root from {IP} port 22 ssh2\n" for n in range(number))
+    return "".join(f"{date} h sshd[{n}]: Failed password for root from {ip} port 22 ssh2\n" for n in range(number))
 
 
 def read_until(engine: Engine, done: Callable[[], bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from mcban.core.plan import Plan
 from mcban.daemon.engine import Engine
 from mcban.daemon.presence import Presence, look
 from mcban.daemon.signals import Signals
+from mcban.daemon.vigil import Vigil
 from mcban.errors import DatabaseError, FirewallError
 from mcban.firewall.ipset import IpsetFirewall
 from mcban.firewall.memory import MemoryFirewall
@@ -379,3 +381,28 @@ def test_a_single_ban_that_somebody_takes_out_meanwhile_is_put_back(
     assert [line for line in caplog.messages if "mended" in line] == [
         f"mended while the database is away: 1 entry gone from mc-ssh-1d: {IP}"
     ]
+
+
+@pytest.mark.parametrize("any_database", ["sqlite"], indirect=True)
+def test_a_reload_that_is_asked_for_meanwhile_waits(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says so at once, and it is made when SQL is back."""
+    caplog.set_level(logging.INFO, logger="mcban")
+    engine, turn = follow(context, tmp_path / "auth.log"), Vigil.turn
+
+    def turned(self: Vigil) -> bool:
+        assert caplog.messages[-1] == "jails and filters are read again when the database is back"
+        monkeypatch.undo()
+        return turn(self)
+
+    def reloaded() -> None:
+        assert engine._bridge.outage is None
+        engine._signals.stop = True
+
+    monkeypatch.setattr(Vigil, "turn", turned)
+    engine._bridge.failed("away")
+    engine._signals.reload = True
+    engine._reload = reloaded  # type: ignore[method-assign]
+    engine.run()
+    assert engine._signals.stop
