@@ -102,7 +102,7 @@ def test_what_sync_does_not_mend_it_does_not_promise(kernel: Terminal, host: Hos
 def test_a_full_list_is_one_line_of_each_command(kernel: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of bans that a full list does not take some are named and all are counted, as `status` has it; `sync --json` has
     each."""
-    monkeypatch.setattr(wiring, "_ipset", lambda _: IpsetFirewall(maxelem=2, most=2))
+    monkeypatch.setitem(wiring._BACKENDS, "ipset", lambda _: IpsetFirewall(maxelem=2, most=2))
     kernel.does("sync")
     ips = [f"203.0.113.{n}" for n in range(1, 8)]
     answer = kernel.type("ban", "-j", "mc-exim-1d", *(word for ip in ips for word in ("-i", ip)))
