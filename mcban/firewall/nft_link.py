@@ -103,6 +103,11 @@ class Link:
             self._socket = line
         return self._socket
 
+    @property
+    def port(self) -> int:
+        """By which the kernel tells who made a change: ours, while the socket is open."""
+        return int(self._open().getsockname()[0])
+
     def _next(self) -> int:
         self._sequence += 1
         return self._sequence

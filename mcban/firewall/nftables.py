@@ -14,6 +14,7 @@ from mcban.errors import ConfigError, FirewallError, printable
 from mcban.firewall import nft_wire as wire
 from mcban.firewall.base import Glance, GoneError, IncompleteError, Refusal, Turnover, group_fault, name_fault
 from mcban.firewall.netlink import attribute, fields, rules_generation
+from mcban.firewall.nft_events import Events
 from mcban.firewall.nft_link import Link, Request, speaking
 from mcban.firewall.nft_networks import spans
 from mcban.firewall.nft_rules import (
@@ -32,6 +33,8 @@ from mcban.firewall.nft_sets import Half, Keys, milliseconds
 
 LONGEST = 100 * 365 * 86400
 """The longest timeout in seconds: the kernel counts milliseconds in 64 bits."""
+TOLD = 1000
+"""Entries: while we change more at once nobody listens, since the kernel tells of each."""
 _TABLE = attribute(1, wire.text(wire.TABLE))
 
 
@@ -61,9 +64,11 @@ class NftablesFirewall:
         self._told: dict[str, list[Keys]] = {}
         self._generation: int | None = None
         self._doubt = True
+        self._events = Events()
 
     def close(self) -> None:
-        """Give the socket back; what is in the kernel stays."""
+        """Give the sockets back; what is in the kernel stays."""
+        self._events.close()
         self._link.close()
 
     def _halves(self, jail: str) -> list[Half]:
@@ -160,11 +165,14 @@ class NftablesFirewall:
         return tuple(said)
 
     def glance(self, jails: Collection[str]) -> Glance:
-        """A cheap look; see `Firewall.glance`. While the kernel's generation stands as we left it, nothing but the end
-        of entries has changed, and those ends are known. Otherwise the table is looked at and its entries counted."""
+        """A cheap look; see `Firewall.glance`. While the kernel's generation stands as we left it, or others changed
+        tables of their own only, nothing but the end of entries has changed, and those ends are known. Otherwise the
+        table is looked at and its entries counted."""
         whole = not self._doubt
-        generation = rules_generation()
-        if generation is None or generation != self._generation:
+        generation = self._follow(self._generation)
+        if generation is None:
+            self._events.listen()
+            generation = rules_generation()
             scene = self._scene()
             standing, altered = scene.groups(self._hooks, self._rules)
             alike = standing.keys() == self._rules.keys() and all(r.does(standing[g]) for g, r in self._rules.items())
@@ -176,10 +184,18 @@ class NftablesFirewall:
         for jail in {*self._jails, *(jail for jail in jails if jail not in self._jails)} - self._ends.keys():
             self._count(jail)
         whole = whole and self._ends.keys() >= self._jails
-        self._generation = generation if whole and generation == rules_generation() else None
+        self._generation = self._follow(generation) if whole else None
         self._doubt = self._doubt or not whole
         now = milliseconds()
         return Glance(whole, {jail: len(ends) - bisect_right(ends, now) for jail, ends in self._ends.items()})
+
+    def _follow(self, generation: int | None) -> int | None:
+        """The kernel's generation, if our table is as it was at this one but for what we did; else None."""
+        if generation is None:
+            return None
+        now = rules_generation()
+        alike = now is not None and (now == generation or self._events.untouched(now, self._link.port))
+        return now if alike else None
 
     def turnover(self, jail: str) -> Turnover | None:
         """See `Firewall.turnover`: what the last reading found. Nothing is read for it, since while the kernel's
@@ -208,16 +224,18 @@ class NftablesFirewall:
 
     def apply(self, plan: Plan, now: int) -> list[Refusal]:
         """Carry a plan out; see `Firewall.apply`."""
-        commits, before = self._link.commits, self._generation
-        known = before is not None and before == rules_generation()
+        commits, before = self._link.commits, self._follow(self._generation)
+        if plan.additions + sum(map(len, plan.remove.values())) > TOLD:
+            self._events.close()
         try:
             refused = self._apply(plan, now)
         except BaseException:
             self._doubt, self._generation = True, None
             raise
-        after = rules_generation()
-        alone = known and before is not None and after == (before + self._link.commits - commits) & 0xFFFFFFFF
-        self._generation = after if alone else None
+        # Each of our transactions raised it by one; what others did in between, they may have done elsewhere.
+        self._generation = None
+        if before is not None:
+            self._generation = self._follow((before + self._link.commits - commits) & 0xFFFFFFFF)
         for jail in (*plan.remove, *plan.drop):
             self._ends.pop(jail, None)
         return refused

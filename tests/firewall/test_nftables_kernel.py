@@ -8,12 +8,14 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from mcban.core.model import FOREVER, Ports
 from mcban.core.plan import Plan, Rule, Wanted, plan
 from mcban.errors import ConfigError, FirewallError, NoPermissionError
+from mcban.firewall import nft_wire as wire
 from mcban.firewall.base import IncompleteError
 from mcban.firewall.nft_link import Link, Refused, Request
 from mcban.firewall.nftables import NftablesFirewall
@@ -144,6 +146,61 @@ def test_rules_of_others_that_come_and_go_need_no_whole_look(firewall: NftablesF
     for command in ("iptables -A INPUT -j ACCEPT", "nft add table inet theirs", "nft delete table inet theirs"):
         host.run(*command.split())
         assert firewall.glance(()).whole
+
+
+def test_what_others_do_elsewhere_costs_no_reading(
+    firewall: NftablesFirewall, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is known that others are busy, entries are read again only when our own table was touched, be it in the
+    midst of their changes and of our bans; and then the count is right."""
+    held = {f"192.0.2.{n}": FOREVER for n in range(10)}
+    firewall.apply(Plan(add={"mc-ssh-1d": held}), now())
+    left(firewall)
+    base = firewall.glance(()).counts["mc-ssh-1d"]
+    dumps: list[str] = []
+    usual = Link.dump
+
+    def noted(link: Link, what: str, command: int, *rest: Any) -> list[bytes] | None:
+        if command == wire.GETSETELEM:
+            dumps.append(what)
+        return usual(link, what, command, *rest)
+
+    monkeypatch.setattr(Link, "dump", noted)
+
+    def glance() -> tuple[bool, int, bool]:
+        dumps.clear()
+        seen = firewall.glance(())
+        return seen.whole, seen.counts["mc-ssh-1d"], bool(dumps)
+
+    def bustle() -> None:
+        host.run("nft", "add table inet theirs; add set inet theirs s { type ipv4_addr; }")
+        host.run("nft", "add element inet theirs s { 192.0.2.1, 192.0.2.2 }; delete table inet theirs")
+
+    bustle()
+    assert glance() == (True, base, True)
+    for number in range(5):
+        bustle()
+        assert glance() == (True, base + number, False)
+        bustle()
+        firewall.apply(Plan(add={"mc-ssh-1d": {f"198.51.100.{number}": FOREVER}}), now())
+        bustle()
+        assert glance() == (True, base + number + 1, False)
+    bustle()
+    host.run("nft", "delete element inet mcban mc-ssh-1d { 192.0.2.1 }")
+    bustle()
+    assert glance() == (True, base + 4, True)
+    bustle()
+    firewall.apply(Plan(remove={"mc-ssh-1d": {"192.0.2.2"}}), now())
+    assert glance()[:2] == (True, base + 3)
+    bustle()
+    assert glance() == (True, base + 3, False)
+    NftablesFirewall().apply(Plan(add={"mc-ssh-1d": {"203.0.113.1": FOREVER}}), now())
+    assert glance() == (True, base + 4, True)
+    many = {f"198.18.{n >> 8}.{n & 255}": FOREVER for n in range(20_000)}
+    firewall.apply(Plan(add={"mc-ssh-1d": many}), now())
+    assert glance()[:2] == (True, base + 20_004)
+    host.run("nft", "flush", "ruleset")
+    assert not firewall.glance(()).whole
 
 
 def test_a_new_process_finds_the_state_whole(firewall: NftablesFirewall) -> None:
