@@ -11,6 +11,7 @@ import click
 
 from mcban.cli.interrupt import interrupt
 from mcban.cli.output import plural, rfc3339, say, table
+from mcban.core.address import parse_network
 from mcban.errors import printable
 from mcban.filters import Explanation, Filter, Rule, Scanner
 from mcban.filters.watchdog import LIMIT
@@ -77,11 +78,19 @@ def look(
     return shown
 
 
+def _is_network(text: str | None) -> bool:
+    try:
+        return "/" in parse_network(text or "")
+    except ValueError:
+        return False
+
+
 def _why(told: Explanation) -> str:
     if told.outcome == "ignored":
         return f"  (ignoreregex {told.ignored_by})"
     if told.outcome == "name":
-        return f"  (rule {told.rule} finds {printable(told.name or 'nothing', 60)}: a name in a log is never resolved)"
+        why = "a network so wide is no attacker" if _is_network(told.name) else "a name in a log is never resolved"
+        return f"  (rule {told.rule} finds {printable(told.name or 'nothing', 60)}: {why})"
     if told.outcome == "hit" and told.match:
         return f"  (rule {told.rule}: {told.match.ip})"
     return ""

@@ -13,6 +13,9 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+WIDEST = {4: 16, 6: 32}
+"""By IP version the shortest prefix of a network that is banned without asking: what is wider is never one attacker."""
+
 
 def is_ipv6(entry: str) -> bool:
     """Whether a canonical entry is of the IPv6 family."""

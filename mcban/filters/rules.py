@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from mcban.core.address import parse_network
+from mcban.core.address import WIDEST, is_ipv6, parse_network
 from mcban.filters.expression import Expression, Search
 
 Groups = Mapping[str, str | None]
@@ -197,7 +197,8 @@ def find_address(groups: Groups) -> str | None:
 def find_name(groups: Groups) -> str | None:
     """The offender as the line has it, when it is no address."""
     text = next((groups[name] for name in ("dns", *ADDRESS_GROUPS) if groups.get(name)), None)
-    return text[:LONGEST_USER] if text else None
+    cidr = groups.get("cidr")
+    return (f"{text}/{cidr}" if cidr and "/" not in text else text)[:LONGEST_USER] if text else None
 
 
 def find_user(groups: Groups) -> str | None:
@@ -210,8 +211,13 @@ def find_user(groups: Groups) -> str | None:
 
 @lru_cache(maxsize=8192)
 def canonical(text: str) -> str | None:
-    """The canonical form of an address or network, or None; kept, since offenders come again and again."""
+    """The canonical form of an address or network, or None; kept, since offenders come again and again.
+
+    None also for a network wider than WIDEST: where a log says who is to be banned, it may not say everybody.
+    """
     try:
-        return parse_network(text)
+        entry = parse_network(text)
     except ValueError:
         return None
+    _, slash, length = entry.partition("/")
+    return None if slash and int(length) < WIDEST[6 if is_ipv6(entry) else 4] else entry

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mcban.core.address import covers, parse_network, to_network
+from mcban.core.address import WIDEST, covers, parse_network, to_network
 from mcban.core.duration import FOREVER_DURATION, about, lasting
 from mcban.core.escalation import network_of, promotion, was_counted
 from mcban.core.model import FOREVER, Jail, Kind, number_of, of_group
@@ -20,9 +20,6 @@ from mcban.service.world import load_world
 from mcban.store.addresses import AddressRecord
 from mcban.store.database import Transaction
 from mcban.store.events import Event
-
-WIDEST = {4: 16, 6: 32}
-"""The widest network, by family, that is banned without `--yes`."""
 
 MOST_TOLD = 8
 """What was written for so many jails and addresses is told where the kernel then fails."""

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TypeVar
 
 from mcban.config import parse_allowed
-from mcban.core.address import covers, pack, parse_network, to_network
+from mcban.core.address import WIDEST, covers, pack, parse_network, to_network
 from mcban.core.allowlist import EVERYWHERE
 from mcban.core.duration import FOREVER_DURATION
 from mcban.core.entry_list import never_banned
@@ -24,7 +24,7 @@ from mcban.core.model import FOREVER, Jail, Kind
 from mcban.errors import RefusedError, UsageError, printable
 from mcban.firewall.base import summarise
 from mcban.service.allow import allowances, lift_covered
-from mcban.service.bans import WIDEST, Report, written
+from mcban.service.bans import Report, written
 from mcban.service.context import Context
 from mcban.service.jails import select
 from mcban.service.sync import end_of, entry_of, sync

@@ -91,6 +91,14 @@ def test_who_is_banned_may_be_another_than_the_peer(folder: Write) -> None:
         ("<IP6>", "2001:db8::1", "2001:db8::1"),
         ("<SUBNET>", "192.0.2.77/24", "192.0.2.0/24"),
         ("<SUBNET>", "192.0.2.77", "192.0.2.77"),
+        ("<SUBNET>", "192.0.2.77/16", "192.0.0.0/16"),
+        ("<SUBNET>", "192.0.2.77/15", None),
+        ("<SUBNET>", "0.0.0.0/0", None),
+        ("<ADDR>/<CIDR>", "2001:db8::1/32", "2001:db8::/32"),
+        ("<ADDR>/<CIDR>", "2001:db8::1/31", None),
+        ("<F-ID>\\S+</F-ID>", "::/0", None),
+        ("<F-ID>\\S+</F-ID>", "::ffff:0.0.0.0/96", None),
+        ("<F-IP4>\\S+</F-IP4>", "192.0.2.1/8", None),
         ("<ADDR>/<CIDR>", "2001:db8::1/64", "2001:db8::/64"),
         ("<ADDR>/<CIDR>", "192.0.2.1/99", None),
         ("<DNS>", "host.example.net", None),
@@ -100,9 +108,12 @@ def test_who_is_banned_may_be_another_than_the_peer(folder: Write) -> None:
     ],
 )
 def test_an_offender_is_an_address(folder: Write, rule: str, line: str, ip: str | None) -> None:
-    """Every tag for an address gives it in canonical form; a name, or what only looks like an address, is no hit."""
-    match = load_filter("x", [folder("x.conf", f"[Definition]\nfailregex = ^ at {rule}$\n")]).match(f" at {line}")
+    """Every tag for an address gives it in canonical form; a name, what only looks like an address, or a network so
+    wide that it is everybody, is no hit: neither for one line nor for the engine."""
+    one = load_filter("x", [folder("x.conf", f"[Definition]\nfailregex = ^ at {rule}$\n")])
+    match = one.match(f" at {line}")
     assert (match and match.ip) == ip
+    assert [found.ip for found in Scanner([one], UTC).scan(f" at {line}\n".encode(), 0)] == [ip] * (ip is not None)
 
 
 def test_the_login_is_kept(folder: Write) -> None:
