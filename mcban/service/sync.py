@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from mcban.core.address import pack, parse_network
@@ -12,7 +13,7 @@ from mcban.core.ladder import split_name
 from mcban.core.model import FOREVER, Group, Jail
 from mcban.core.plan import CLOCK_SLACK, Actual, Plan, Rule, Wanted, plan
 from mcban.core.ports import join_ports
-from mcban.firewall.base import IncompleteError, Refusal
+from mcban.firewall.base import GoneError, IncompleteError, Refusal
 from mcban.service.context import Context, World
 from mcban.service.world import load_world
 from mcban.store.addresses import AddressRecord
@@ -203,8 +204,28 @@ def sync(
     Where only some groups are looked at, it is half of theirs, and MANY of the whole kernel. `meant` are entries that
     are lifted all the same, since somebody has just asked for it; so are those that are allowed. `spare` tells by jail,
     when SQL has answered, the entries that stay although SQL does not know of them yet, unless they are allowed.
+
+    A command and the engine work on the same change at the same time: where one meets what the other just took away,
+    it looks again.
     """
-    found = compare(context, names)
+    for _ in range(LOOKS - 1):
+        with suppress(GoneError):
+            return _sync(context, compare(context, names), meant, spare, force=force)
+    return _sync(context, compare(context, names), meant, spare, force=force)
+
+
+LOOKS = 3
+"""How often the kernel is read at the most, for it to stand still meanwhile."""
+
+
+def _sync(
+    context: Context,
+    found: Comparison,
+    meant: Collection[str],
+    spare: Callable[[], Mapping[str, Collection[str]]],
+    *,
+    force: bool,
+) -> Outcome:
     if spared := spare():
         found = replace(found, plan=_sparing(found, spared))
     todo, withheld = (found.plan, "") if force else guard(context, found, meant)

@@ -10,11 +10,11 @@ import pytest
 from mcban.core.model import FOREVER
 from mcban.core.plan import Plan
 from mcban.errors import DatabaseError
-from mcban.firewall.base import Turnover
+from mcban.firewall.base import GoneError, Refusal, Turnover
 from mcban.service import bans
 from mcban.service.context import Context
 from mcban.service.drift import CHEAP, READ_ALL_EVERY, DriftWatch
-from mcban.service.sync import Outcome, compare, enforce, sync
+from mcban.service.sync import LOOKS, Outcome, compare, enforce, sync
 from mcban.store.addresses import AddressRecord, AddressTable
 from tests.conftest import Machine, MakeContext
 from tests.service.desk import NOON, execute, fail, fill, firewall_of
@@ -287,3 +287,28 @@ def test_what_comes_while_all_is_to_be_read_anyway_takes_no_memory(context: Cont
     assert not watch.drifted(context, 1.0)
     del firewall_of(context).entries["mc-exim-1y"][ip]
     assert watch.drifted(context, 2.0)
+
+
+def test_who_meets_what_another_process_took_away_looks_again(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command and the engine carry the same change out at once: neither fails for that. What stays so is told."""
+    [ip] = fill(context, 1)
+    firewall = firewall_of(context)
+    firewall.entries["mc-exim-1y"].clear()
+    apply, tries = firewall.apply, []
+
+    def meet(plan: Plan, now: int) -> list[Refusal]:
+        tries.append(plan)
+        if len(tries) < LOOKS:
+            raise GoneError("a set vanished meanwhile")
+        return apply(plan, now)
+
+    monkeypatch.setattr(firewall, "apply", meet)
+    assert sync(context).refusals == ()
+    assert set(firewall.entries["mc-exim-1y"]) == {ip}
+    firewall.entries["mc-exim-1y"].clear()
+    tries.clear()
+    monkeypatch.setattr("mcban.service.sync.LOOKS", LOOKS - 1)
+    with pytest.raises(GoneError, match="vanished"):
+        sync(context)
