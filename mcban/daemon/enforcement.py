@@ -123,7 +123,11 @@ class Enforcement:
 
     def tend(self) -> None:
         """Mend the kernel if it drifted, or if that is owed. Raises as `mend` does."""
-        if self._drift.drifted(self._context, time.monotonic()):
+        drifted = self._drift.drifted(self._context, time.monotonic())
+        if drifted and not self._owed:
+            self.catch_up()  # what a command wrote this instant, and has not brought to the kernel yet, is no meddling
+            drifted = self._drift.drifted(self._context, time.monotonic())
+        if drifted:
             self.mend(drifted=not self._owed)
 
     def look(self) -> bool:

@@ -18,6 +18,7 @@ from mcban.firewall.memory import MemoryFirewall
 from mcban.service import bans
 from mcban.service.context import Context
 from mcban.service.sources import Intake, Source
+from mcban.store.addresses import AddressRecord
 from mcban.store.database import Database
 from tests.conftest import MakeContext
 from tests.daemon.desk import failures, follow
@@ -220,3 +221,23 @@ def test_logs_that_could_not_be_followed_are_followed_later(
     monkeypatch.setattr(Enforcement, "sources", broken_at_first)
     engine.run()
     assert len(tries) == 2 and engine._reading.opened == {str(log)}
+
+
+def test_what_a_command_has_just_written_is_nobodys_meddling(
+    context: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The engine counts between a command's commit and its own poll: the ban and the lifting are done, and the log does
+    not say that somebody took entries out of the kernel, or put some there."""
+    engine = follow(context, tmp_path / "auth.log")
+    bans.ban(context, "mc-exim-1d", [IP], None, force=False, yes=False)
+    engine._tend()
+    caplog.clear()
+    other = "198.51.100.7"
+    record = AddressRecord(other, "mc-exim-1d", 1, True, since=context.now, until=context.now + 1000)
+    lifted = AddressRecord(IP, "mc-exim-1d", 1, since=context.now, until=context.now, lifted_after=0)
+    for rows, there in (([record], [IP, other]), ([lifted], [other])):
+        context.database.write(lambda t, rows=rows: t.addresses.save(rows))  # type: ignore[misc]
+        engine._enforcement._drift._count_at = 0.0  # as after half a minute
+        engine._tend()
+        assert [ip for ip in (IP, other) if held(context, ip)] == there
+    assert "mended" not in caplog.text
