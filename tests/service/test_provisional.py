@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mcban.core.model import Hit
+from mcban.core.model import FOREVER, Hit
+from mcban.core.plan import Plan
 from mcban.service import provisional
 from mcban.service.allow import allow
 from mcban.service.context import Context
@@ -80,6 +81,18 @@ def test_what_the_kernel_should_hold_is_what_is_known_and_what_came_since(contex
     judgement.enforce(judgement.take(hits(5, "203.0.113.8")))
     assert judgement.aim().wanted.entries["mc-exim-1d"].keys() == {IP, "203.0.113.8"}
     assert known.ends()["mc-exim-1d"].keys() == {IP}
+
+
+def test_what_sql_says_meanwhile_holds(context: Context) -> None:
+    """Of whom it lets in nothing is remembered, so that the next failure bans nobody; whom it bans is held, and climbs
+    on."""
+    judgement = Provisional(context, ask(context))
+    judgement.enforce(judgement.take(hits(5)))
+    judgement.note(Plan(add={"mc-exim-1d": {"203.0.113.8": FOREVER}}, remove={"mc-exim-1d": {IP}}))
+    assert judgement.aim().wanted.entries["mc-exim-1d"] == {"203.0.113.8": FOREVER}
+    assert judgement.take(hits(4)) == []
+    assert [ban.jail for ban in judgement.take(hits(1))] == ["mc-exim-1d"]
+    assert [ban.jail for ban in judgement.take(hits(10, "203.0.113.8"))] == ["mc-exim-1w"]
 
 
 def test_bans_that_ended_are_forgotten_however_long_it_takes(context: Context, machine: Machine) -> None:
