@@ -40,6 +40,21 @@ def test_saying_so_keeps_the_name(context: Context, machine: Machine) -> None:
             NodeName(context, "another").take()
 
 
+def test_the_others_hear_of_a_nodes_addresses(context: Context, machine: Machine) -> None:
+    """They protect them: when the node begins, and when it is given another; not each time that it says it is there."""
+    first = NodeName(context, "one")
+
+    def heard() -> int:
+        before = context.database.read(lambda t: t.changes.last())
+        first.take()
+        return context.database.read(lambda t: t.changes.last()) - before
+
+    machine.protected["198.51.100.1"] = "an address of this host"
+    assert [heard(), heard()] == [1, 0]
+    machine.protected["198.51.100.2"] = "an address of this host"
+    assert [heard(), heard()] == [1, 0]
+
+
 def test_the_same_machine_begins_anew_at_once(context: Context) -> None:
     """After a kill nobody said that it ended."""
     NodeName(context, "one").take()

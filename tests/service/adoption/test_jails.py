@@ -72,3 +72,15 @@ def test_jails_that_stand_there_twice(make: Make, old: str) -> None:
     jails = {row.name: row for row in context.database.read(lambda t: t.jails.all())}
     assert jails["mc-exim-1d"].maxretry == 5
     assert len(jails) == 6
+
+
+def test_what_a_file_of_sqlite_lets_stand_in_a_jail_comes_over_as_far_as_it_fits(make: Make, old: str) -> None:
+    """A log's name that is too long is cut, which is said; a jail of which nobody said whether it is on is on."""
+    original.execute(
+        Database(old),
+        f"UPDATE fail2ban_jail SET enabled = NULL, logpath = '/{'x' * 3000}' WHERE name = 'mc-exim-1d'",
+    )
+    context = make(old)
+    assert "mc-exim-1d: logpath is too long: cut at 2000 characters" in adopt(context).to_mend
+    (day,) = [row for row in context.database.read(lambda t: t.jails.all()) if row.name == "mc-exim-1d"]
+    assert (day.enabled, day.logpath) == (True, "/" + "x" * 1999)
