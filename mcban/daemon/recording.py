@@ -30,6 +30,7 @@ class Recording:
         self._context, self._reading, self._bridge, self._enforcement = context, reading, bridge, enforcement
         self._memory = Memory()
         self._memory.most = most
+        self._problem = ""
 
     def commit(self) -> bool:
         """Write what is pending, then let the kernel have the bans; False when it does not take them, so that a full
@@ -61,8 +62,11 @@ class Recording:
                 log.warning("%s", "\n".join(describe(ban, self._context.now) for ban in done.bans))
         self._enforcement.note(outcome)
         if problem is None:
+            self._problem = ""
             return True
-        log.error("%s; lists are mended next", problem)
+        if str(problem) != self._problem:  # said once, not for each batch of an attack
+            self._problem = str(problem)
+            log.error("%s; lists are mended next", problem)
         # Neither the feed nor a count that stayed the same will tell of these bans: everything is to be read.
         self._enforcement.doubt()
         return False

@@ -33,7 +33,7 @@ def test_a_ban_that_the_kernel_did_not_take_is_told_and_put_there_next(
     caplog: pytest.LogCaptureFixture,
     error: type[McbanError],
 ) -> None:
-    """Whatever the firewall's fault was, and although the kernel's counts are what they were."""
+    """Whatever the firewall's fault was, and although the kernel's counts are what they were. It is told once."""
     log = tmp_path / "auth.log"
     engine = follow(context, log)
 
@@ -44,6 +44,10 @@ def test_a_ban_that_the_kernel_did_not_take_is_told_and_put_there_next(
         patch.setattr(MemoryFirewall, "apply", refuse)
         log.write_text(failures(context, 3))
         read_until(engine, lambda: "out of order" in caplog.text)
+        with log.open("a") as more:
+            more.write(failures(context, 3, "192.0.2.77"))
+        read_until(engine, lambda: "ban 192.0.2.77" in caplog.text)
+    assert caplog.text.count("out of order") == 1
     assert f"ban {IP} in mc-ssh-1d" in caplog.text
     assert known(context, "mc-ssh-1d").active and not held(context)
     assert engine._due["sync"] == 0.0
