@@ -60,7 +60,8 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
             found = _PARAMETER.match(body, position)
             if not found:
                 raise FilterError(f"filter '{printable(spec)}': expected `key=value` at '{printable(body[position:])}'")
-            parameters[found[1].lower()] = next((v for v in found.group(2, 3, 4) if v is not None), "")
+            # Blanks and line ends around a value are none of it, quoted or not, as in fail2ban.
+            parameters[found[1].lower()] = next((v for v in found.group(2, 3, 4) if v is not None), "").strip()
             position = found.end()
     return name, parameters
 
@@ -245,7 +246,7 @@ class _Resolver:
                 return found
         found = self.find(name, _Place())
         # `%(known/name)s` of nothing is nothing; a tag of nothing is refused, as others are.
-        return None if found == ("", _Place()) else found
+        return None if name.startswith("known/") and found == ("", _Place()) else found
 
     def who_defines(self, key: str) -> str:
         """For a message: which file beside the filter has an option that the filter lacks, or how else to give it."""

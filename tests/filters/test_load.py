@@ -117,6 +117,24 @@ def test_every_layer_may_extend_the_one_below(folder: Write) -> None:
     assert [rule.text for rule in extended.rules] == [own[0], "^ app-x abc <HOST>$", own[2], "^ row <HOST>$"]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "rule"),
+    [
+        ("[word=]", "^  from <HOST>$"),
+        ('[word=""]', "^  from <HOST>$"),
+        ('[word=" "]', "^  from <HOST>$"),
+        ("[word=, other=x]", "^  from <HOST>$"),
+        ('[word=" b\t"]', "^ b from <HOST>$"),
+        ("[word='\nb\n']", "^ b from <HOST>$"),
+        ('[word="b  c"]', "^ b  c from <HOST>$"),
+    ],
+)
+def test_a_parameter_may_be_empty(folder: Write, parameters: str, rule: str) -> None:
+    """An empty parameter takes the place of the file's value, and blanks around a value are none of it."""
+    a = folder("x.conf", "[Definition]\nword = a\nfailregex = ^ <word> from <HOST>$\n")
+    assert [one.text for one in load_filter(f"x{parameters}", [a]).rules] == [rule]
+
+
 def test_a_tag_brings_the_former_value_back_too(folder: Write) -> None:
     """`<known/name>` is what the file before said, as `%(known/name)s` is; without a former value it is refused."""
     a = folder("x.conf", "[Definition]\nword = a\nignoreregex =\nfailregex = ^ <word> <HOST>$\n")
