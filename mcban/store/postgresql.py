@@ -8,7 +8,7 @@ from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any
 
-from psycopg import Connection, DataError, OperationalError
+from psycopg import Connection, DataError, OperationalError, waiting
 from psycopg.adapt import AdaptersMap, Buffer, Loader
 from psycopg.pq import Format
 
@@ -16,6 +16,10 @@ from mcban.core.model import FOREVER
 
 LAST_TIME = datetime.fromtimestamp(FOREVER, UTC)
 """What `infinity` reads as: for ever."""
+
+
+_LOOK = 0.1
+"""Seconds between two looks whether it takes too long."""
 
 
 class SilentServerError(OperationalError):
@@ -31,10 +35,13 @@ def patient_connection(seconds: int) -> type[Connection[Any]]:
         """The usual one, with a limit."""
 
         def wait(self, gen: Any, *how: Any, **named: Any) -> Any:
-            """Whatever the driver asks the server passes by here."""
+            """Whatever the driver asks the server passes by here. After Ctrl-C the usual one would first ask the server
+            to cancel, and wait five seconds for that and as long again for the answer."""
+            if not how:
+                named.setdefault("interval", _LOOK)
             try:
-                return super().wait(_limited(gen, seconds), *how, **named)
-            except SilentServerError:
+                return waiting.wait(_limited(gen, seconds), self.pgconn.socket, *how, **named)
+            except (SilentServerError, KeyboardInterrupt):
                 self.pgconn.finish()  # an answer that comes after all is nobody's
                 raise
 

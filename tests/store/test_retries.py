@@ -236,6 +236,32 @@ def test_a_postgresql_that_stands_still_is_given_up(postgresql_url: str) -> None
         database.dispose()
 
 
+def test_the_wait_for_a_postgresql_that_stands_still_can_be_ended(postgresql_url: str) -> None:
+    """Ctrl-C is heard at once: the server, which answers nothing, is not asked to cancel what it was told."""
+    database = Database(f"{postgresql_url}&read_timeout=600")
+    stopped: list[int] = []
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def ask(transaction: Transaction) -> None:
+        stopped.append(int(transaction.connection.exec_driver_sql(IDENTITY["postgresql"]).scalar_one()))
+        os.kill(stopped[-1], signal.SIGSTOP)
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        transaction.connection.exec_driver_sql("SELECT 1")
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            database.read(ask)
+        assert database.read(lambda t: t.connection.exec_driver_sql("SELECT 1").scalar_one()) == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+        database.dispose()
+
+
 def test_a_commit_without_an_answer_is_not_done_twice(mariadb: Server, mariadb_url: str, tmp_path: Path) -> None:
     """Nobody knows whether it was done: that is said, and who asked looks."""
     short = tmp_path / "p"
