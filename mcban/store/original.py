@@ -298,7 +298,7 @@ def _alone(database: Database) -> Iterator[None]:
         yield
         return
     with database.engine.connect() as connection:
-        lock = "CONCAT('mcban adopt ', DATABASE())"
+        lock = "CONCAT('mcban adopt ', MD5(DATABASE()))"  # MySQL takes 64 characters
         if not connection.exec_driver_sql(f"SELECT GET_LOCK({lock}, 0)").scalar():
             raise RefusedError(f"{database.shown_url} is being adopted already: wait for that to end")
         try:
