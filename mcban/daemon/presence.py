@@ -8,10 +8,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import secrets
 import signal
 import socket
+import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,9 +22,13 @@ from typing import Any
 
 from mcban.errors import McbanError, NoPermissionError
 
+log = logging.getLogger("mcban")
+
 LOCK = "engine.lock"
 STATE = "engine.json"
 IDENTITY = "identity"
+_CREDENTIALS = struct.Struct("3i")
+"""Process, user and group, as SO_PEERCRED tells them."""
 ROOM = 2048
 """Bytes by which the next thing said may be longer where nothing can be added to the disk."""
 
@@ -100,6 +106,19 @@ def _write_over(file: Path, text: bytes) -> None:
         os.close(descriptor)
 
 
+def _listener(name: str) -> tuple[int, int] | None:
+    """The process and the user who listen on the abstract socket `name`; None when nobody does, as engines do."""
+    for _ in range(5):  # an engine that starts this instant has bound it, and listens in the next
+        kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as asking:
+            asking.connect(name)
+            told = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            process, user, _ = _CREDENTIALS.unpack(told)
+            return process, user
+        time.sleep(0.02)
+    return None
+
+
 class Presence:
     """This process as the engine of a state directory."""
 
@@ -144,19 +163,31 @@ class Presence:
         """Be the one engine that enforces with `backend` in this network namespace; raises McbanError when another is:
         two of them, on different databases, would take out each other's bans without end."""
         # An abstract socket is seen within its network namespace only, and goes with the process.
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        name = f"\0mcban/{backend}"
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         try:
-            claim.bind(f"\0mcban/{backend}")
+            claim.bind(name)
+            claim.listen()
+            self._claim = claim
         except OSError:
             claim.close()
-            raise McbanError(
-                f"another engine enforces bans with {backend} on this machine already, from another state directory: "
-                "stop it, or give this one MCBAN_FIREWALL=memory"
-            ) from None
-        self._claim = claim
+            holder = _listener(name)
+            if holder and holder[1] in {0, os.geteuid()}:
+                raise McbanError(
+                    f"another engine enforces bans with {backend} on this machine already, from another state "
+                    "directory: stop it, or give this one MCBAN_FIREWALL=memory"
+                ) from None
+            # Anybody can take such a name. Who is no engine keeps none from running.
+            who = f"process {holder[0]} of user {holder[1]}" if holder else "some process"
+            log.warning(
+                "%s holds the name by which engines of one firewall know of each other, and is none: "
+                "look who does that (ss -xlp | grep mcban/), and start no second engine",
+                who,
+            )
 
     def say(self, state: dict[str, Any]) -> None:
         """Put down what others may know; a full disk is no reason to stop."""
+        self._answer()
         new = self._folder / (STATE + ".new")
         text = json.dumps(state)
         try:
@@ -168,6 +199,12 @@ class Presence:
                 new.unlink(missing_ok=True)
             with suppress(OSError):
                 _write_over(self._folder / STATE, text.encode())
+
+    def _answer(self) -> None:
+        """Those who asked who holds the firewall know it by now."""
+        with suppress(OSError):
+            while self._claim is not None:
+                self._claim.accept()[0].close()
 
     def leave(self) -> None:
         """Be the engine no longer."""

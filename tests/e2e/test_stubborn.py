@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from datetime import datetime
+
+import pytest
 
 from tests.e2e.node import MCBAN, Node, exim
 from tests.patience import PATIENCE, until
@@ -49,6 +53,32 @@ def test_two_engines_never_fight_over_one_firewall(node: Node) -> None:
         assert node.entries("mc-exim-1d") == {"203.0.113.7"}
     finally:
         other.end()
+
+
+SQUATTER = (
+    "import os, socket, sys\n"
+    "os.setuid(65534)\n"
+    "taken = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)\n"
+    "taken.bind('\\0mcban/ipset')\n"
+    "%s\n"
+    "print('ready', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+@pytest.mark.parametrize("then", ["taken.listen()", ""])
+def test_whoever_takes_an_engine_s_name_keeps_it_from_nothing(node: Node, then: str) -> None:
+    """A user without rights binds the socket by which engines know of each other: the engine says so and runs."""
+    pipe = subprocess.PIPE
+    squatter = node.host.popen(sys.executable, "-c", SQUATTER % then, stdin=pipe, stdout=pipe)
+    try:
+        assert squatter.stdout is not None and squatter.stdout.readline() == "ready\n"
+        node.start()
+        node.mcban("ban", "-j", "mc-exim-1d", "-i", "203.0.113.7")
+        assert node.entries("mc-exim-1d") == {"203.0.113.7"}
+        assert "holds the name by which engines" in node.engine_log
+    finally:
+        squatter.communicate("")
 
 
 def test_a_ban_that_one_list_refuses_says_what_is_done_all_the_same(node: Node) -> None:
