@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from shlex import quote
 from typing import TypeVar
 
 from mcban.config import parse_allowed
@@ -146,7 +147,7 @@ def import_fail2ban(
         said.append(f"{len(some)} of {printable(jail)} are no address or network that can be banned: {shown}")
     failed = [
         f"{number} of fail2ban's jail {printable(jail)} not taken over: there is no jail of that name here; "
-        f"-j {printable(jail)}=JAIL names one, -j {printable(jail)}= leaves it out"
+        f"-j {quote(printable(jail))}=JAIL names one, -j {quote(printable(jail))}= leaves it out"
         for jail, number in homeless.items()
     ]
     return Report((*report.done, *said), (*report.failed, *failed))

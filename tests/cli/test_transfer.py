@@ -178,7 +178,7 @@ def test_bans_of_fail2ban_that_run_come_over(terminal: Terminal, fail2ban: Calla
         ("sshd", "127.0.0.1", now - 100, 3600, 1),
         ("sshd", "some-session-id\x1b[31m", now - 100, 3600, 1),
         ("dovecot", "203.0.113.8", now - 100, 3600, 1),
-        ("recidive", "203.0.113.9", now - 100, 3600, 1),
+        ("second try", "203.0.113.9", now - 100, 3600, 1),
         ("mc-exim-1d", "203.0.113.10", now - 100, -2, 1),
     ]
     with fail2ban(bans) as file:
@@ -186,7 +186,8 @@ def test_bans_of_fail2ban_that_run_come_over(terminal: Terminal, fail2ban: Calla
         answer = terminal.type("import", "-j", "sshd=mc-ssh-1d", "-j", "dovecot=", file)
         assert Path(file).read_bytes() == before
     assert answer.status == 1
-    assert "1 of fail2ban's jail recidive not taken over: there is no jail of that name here" in answer.err
+    assert "1 of fail2ban's jail second try not taken over: there is no jail of that name here" in answer.err
+    assert "-j 'second try'=JAIL names one, -j 'second try'= leaves it out" in answer.err
     assert answer.err.count("\n") == 1
     assert answer.out.splitlines() == [
         "3 banned in mc-ssh-1d",
