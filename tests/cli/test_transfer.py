@@ -203,7 +203,7 @@ def test_bans_of_fail2ban_that_run_come_over(terminal: Terminal, fail2ban: Calla
     assert rows["192.0.2.5"][:2] == [7, 0]
     assert rows["203.0.113.10"] == [1, 1, str(now - 100 + 86400)]
     assert [b["until"] for b in terminal.json("banned") if b["ip"] == "2001:db8::1"] == [None]
-    again = terminal.type("import", "-j", "sshd=mc-ssh-1d", "-j", "dovecot=", "-j", "recidive=", file)
+    again = terminal.type("import", "-j", "sshd=mc-ssh-1d", "-j", "dovecot=", "-j", "second try=", file)
     assert (again.status, again.err) == (0, "")
     assert again.out.splitlines()[:2] == ["3 banned in mc-ssh-1d already", "1 banned in mc-exim-1d already"]
     assert "imported from fail2ban's sshd" in "".join(terminal.does("show", "203.0.113.7"))
