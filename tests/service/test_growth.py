@@ -189,13 +189,13 @@ def test_a_million_of_anything_is_dropped_in_small_steps(context: Context, monke
     assert steps[:5] == [20] * 5 and steps[-1] == 0 and len(dump(context)["mcban_change"]) == 50
     reached, left = 0, []
     for _ in range(4):
-        reached = context.database.write(lambda t: t.addresses.purge(NOON, reached, 30))  # noqa: B023
+        reached = context.database.write(lambda t: t.addresses.purge(NOON, reached, 30))  # noqa: B023  # called at once
         left.append(len(dump(context)["fail2ban_ips"]))
     assert (left, reached) == ([70, 40, 10, 0], 0)
     event = [Event(NOON - n, "ban", f"192.0.2.{n}", "j", NOON, "x", "here") for n in range(100)]
     context.database.write(lambda t: t.events.add(event))
     for expected in (70, 40, 10, 0):
-        reached = context.database.write(lambda t: t.events.purge(NOON + 1, reached, 30))  # noqa: B023
+        reached = context.database.write(lambda t: t.events.purge(NOON + 1, reached, 30))  # noqa: B023  # called at once
         assert len(dump(context)["mcban_event"]) == expected
     assert reached == 0
 
