@@ -65,7 +65,7 @@ def adopt(ctx: click.Context, source: str | None, only_check: bool) -> int:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
-    """Whether the schema is whole, and one on which this mcban may work. Exits 78 when it is not."""
+    """Whether the schema is whole and one of this mcban. Exits 78 when it is not."""
     context = context_of(ctx, database=False)
     open_database(context)
     found = schema.require(context.database)
