@@ -13,13 +13,18 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-WIDEST = {4: 16, 6: 32}
-"""By IP version the shortest prefix of a network that is banned without asking: what is wider is never one attacker."""
-
 
 def is_ipv6(entry: str) -> bool:
     """Whether a canonical entry is of the IPv6 family."""
     return ":" in entry
+
+
+def exceeded_width(entry: str) -> int | None:
+    """Of a canonical network that is too wide to be banned without asking, since it is never one attacker, the prefix
+    length up to which it would not be; None for all else."""
+    widest = 32 if is_ipv6(entry) else 16
+    length = entry.partition("/")[2]
+    return widest if length and int(length) < widest else None
 
 
 def _text(address: Address) -> str:

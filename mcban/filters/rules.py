@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from mcban.core.address import WIDEST, is_ipv6, parse_network
+from mcban.core.address import exceeded_width, parse_network
 from mcban.filters.expression import Expression, Search
 
 Groups = Mapping[str, str | None]
@@ -213,11 +213,10 @@ def find_user(groups: Groups) -> str | None:
 def canonical(text: str) -> str | None:
     """The canonical form of an address or network, or None; kept, since offenders come again and again.
 
-    None also for a network wider than WIDEST: where a log says who is to be banned, it may not say everybody.
+    None also for a network that is too wide: where a log says who is to be banned, it may not say everybody.
     """
     try:
         entry = parse_network(text)
     except ValueError:
         return None
-    _, slash, length = entry.partition("/")
-    return None if slash and int(length) < WIDEST[6 if is_ipv6(entry) else 4] else entry
+    return entry if exceeded_width(entry) is None else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mcban.core.address import WIDEST, covers, parse_network, to_network
+from mcban.core.address import covers, exceeded_width, parse_network, to_network
 from mcban.core.duration import FOREVER_DURATION, about, lasting
 from mcban.core.escalation import network_of, promotion, was_counted
 from mcban.core.model import FOREVER, Jail, Kind, number_of, of_group
@@ -156,11 +156,10 @@ def _check_width(entry: str, *, yes: bool) -> None:
         raise RefusedError(f"{entry} is everybody: it is never banned")
     if network.is_multicast or network.is_unspecified or entry == "255.255.255.255":
         raise RefusedError(f"{entry} is no address from which anybody connects: it is never banned")
-    if network.prefixlen < WIDEST[network.version] and not yes:
+    widest = exceeded_width(entry)
+    if widest is not None and not yes:
         holds = f" holds {network.num_addresses:,} addresses" if network.version == 4 else ""
-        raise RefusedError(
-            f"{entry}{holds or ' is a network'}, wider than /{WIDEST[network.version]}: say --yes if you mean it"
-        )
+        raise RefusedError(f"{entry}{holds or ' is a network'}, wider than /{widest}: say --yes if you mean it")
 
 
 def _check_allowed(world: World, entry: str, jail: Jail, *, force: bool) -> None:

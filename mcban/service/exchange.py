@@ -17,7 +17,7 @@ from shlex import quote
 from typing import TypeVar
 
 from mcban.config import parse_allowed
-from mcban.core.address import WIDEST, covers, pack, parse_network, to_network
+from mcban.core.address import covers, exceeded_width, pack, parse_network, to_network
 from mcban.core.allowlist import EVERYWHERE
 from mcban.core.duration import FOREVER_DURATION
 from mcban.core.entry_list import never_banned
@@ -171,11 +171,9 @@ def _check_widths(entries: Iterable[str], *, yes: bool) -> None:
     if yes:
         return
     for entry in entries:
-        if "/" in entry:
-            head, _, length = entry.partition("/")
-            family = 6 if ":" in head else 4
-            if int(length) < WIDEST[family]:
-                raise RefusedError(f"{entry} is wider than /{WIDEST[family]}: say --yes if you mean it")
+        widest = exceeded_width(entry)
+        if widest is not None:
+            raise RefusedError(f"{entry} is wider than /{widest}: say --yes if you mean it")
 
 
 def _import(context: Context, offers: Iterable[Offer], names: Collection[str], peers: Collection[str]) -> Report:
